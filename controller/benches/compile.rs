@@ -344,6 +344,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 hears_all: false,
                 monitored: Default::default(),
                 resides: false,
+                bridges: false,
                 dhcp_server: None,
             },
         );

@@ -387,6 +387,7 @@ fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
         route_table: spec.route_table,
         hears_all: spec.hears_all,
         resides: spec.resides,
+        bridges: spec.bridges,
         dhcp_server: spec.dhcp_server,
         monitored,
     })

@@ -340,6 +340,7 @@ async fn a_chassis_says_which_of_its_own_backends_serve() {
         load_balancer: balancer.to_owned(),
         vip: vip.to_owned(),
         backend: backend.to_owned(),
+        port: String::new(),
         online: true,
     };
     let backends = vec![

@@ -171,6 +171,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
                         hairpin_snat_ips: templates.iter().map(|template| template.address.clone()).collect(),
                         templates,
                         ct_flush: reject,
+                        use_stateless_nat: reject,
                     })
                 }
             ),

@@ -39,6 +39,7 @@ static VIEW: LazyLock<Southbound> = LazyLock::new(|| {
             limits: BTreeMap::new(),
             snooping: None,
             max_connections: None,
+            snat_zone: None,
         },
     );
     let records = ["web.example 60 10.0.0.5", "web.example 60 2001:db8::5", "b.example 60 10.0.0.6"];

@@ -118,6 +118,7 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
         hears_all: false,
         monitored: BTreeMap::new(),
         resides: false,
+        bridges: false,
         dhcp_server: None,
     }
 }

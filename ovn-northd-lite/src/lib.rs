@@ -93,8 +93,9 @@ pub use compiler::{Compiler, Dirty, Workers};
 pub use delta::{GroupChange, Removed, SetChange, SouthboundDelta, diff};
 pub use expr::{check_match, sets_of};
 pub use lower::{
-    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering, chassis_of,
-    is_resident, lower, neighbour_rules, sent_by_router, sent_to_next_hop, sent_to_workload, tunnel_to,
+    Audit, CONTINUATION, Drift, Learned, LocalPorts, LowerError, Lowered, LoweredDelta, Lowering,
+    RESERVED_ZONES, chassis_of, is_resident, lower, neighbour_rules, sent_by_router, sent_to_next_hop,
+    sent_to_workload, tunnel_to,
 };
 pub use view::chassis_view;
 pub use views::Views;

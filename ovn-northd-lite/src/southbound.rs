@@ -52,6 +52,8 @@ pub struct Datapath {
     pub snooping: Option<Snooping>,
     /// Connections that a host remembers at most in each of its zones.
     pub max_connections: Option<u32>,
+    /// Zone of connections whose source it translates; `None`: one that the host gives it.
+    pub snat_zone: Option<u16>,
 }
 
 /// A logical port and where it is.
@@ -61,7 +63,8 @@ pub struct PortBinding {
     pub datapath: DatapathKey,
     /// Key within the datapath.
     pub key: PortKey,
-    /// Id of the port at the other side of a patch; `None`: a workload's port.
+    /// Id of the port at the other side of a patch; of a redirect, the port by whose switch
+    /// packets get to the gateway without a tunnel. `None`: a workload's port, or by a tunnel.
     pub peer: Option<String>,
     /// Id of the chassis it is bound to; of a patch, the only one that has it.
     pub chassis: Option<String>,
@@ -111,17 +114,17 @@ pub struct Session {
     pub multiplier: u8,
 }
 
-/// A question to a backend of a load balancer whether it serves.
+/// A question to a backend of a load balancer whether it serves, or to a workload as such.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
-    /// Id of the load balancer.
+    /// Id of the load balancer; empty: it is the port's own check.
     pub balancer: String,
-    /// The service.
+    /// The service; of a port's own check, the address that is asked.
     pub vip: Vip,
-    /// Address and port of the backend.
+    /// Address and port of the backend; port 0: there are none.
     pub backend: (IpAddr, u16),
-    /// Protocol that it serves by.
-    pub protocol: Protocol,
+    /// Protocol that it serves by; `None`: it is asked for an echo of ICMP.
+    pub protocol: Option<Protocol>,
     /// MAC address of the backend.
     pub mac: MacAddr,
     /// Address that it is asked from.

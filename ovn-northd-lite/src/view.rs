@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     key::DatapathKey,
-    southbound::{PortBinding, Southbound},
+    southbound::{PortBinding, Southbound, Wire},
     template::seen_by,
 };
 
@@ -49,7 +49,12 @@ pub(crate) fn is_way<'a>(
     let mut hosts = hosts_of(patch).peekable();
     let is_on_it =
         |port: &String| find(port).is_some_and(|binding| binding.chassis.as_deref() == Some(chassis));
-    hosts.peek().is_none() || hosts.any(|id| id == chassis) || patch.open_for.iter().any(is_on_it)
+    // What leads to a gateway elsewhere by a switch is needed where the gateway is not.
+    let is_bridge = matches!(patch.wire, Wire::Redirect { .. });
+    is_bridge
+        || hosts.peek().is_none()
+        || hosts.any(|id| id == chassis)
+        || patch.open_for.iter().any(is_on_it)
 }
 
 fn needed_datapaths(sb: &Southbound, chassis: &str) -> BTreeSet<DatapathKey> {

@@ -28,6 +28,10 @@ use crate::stop;
 pub const VLAN: &str = "100";
 /// Who is outside.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 9);
+/// VLAN of the second way to the outside.
+pub const VLAN_TOO: &str = "101";
+/// Who is outside, by the second way.
+pub const OUTSIDE_TOO: Ipv4Addr = Ipv4Addr::new(10, 98, 0, 9);
 /// Name by which hosts know the network.
 pub const NETWORK: &str = "provider";
 /// How long a daemon may take until it answers.
@@ -57,7 +61,7 @@ pub struct Provider {
     /// Who is outside.
     pub outside: Netns,
     _bridges: [Netns; 2],
-    _access_netns: Netns,
+    access_netns: Netns,
     controller_netns: Netns,
     /// `vswitchctl` for the controller.
     pub control: Control,
@@ -106,7 +110,7 @@ impl Provider {
             workloads,
             outside,
             _bridges: bridges,
-            _access_netns: access_netns,
+            access_netns,
             controller_netns,
             control,
             plan,
@@ -212,6 +216,22 @@ impl Provider {
         let vm = self.workload(2, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
         self.wait_converged()?;
         Ok(vm)
+    }
+
+    /// A second way to the outside, in a VLAN of its own.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn second_way(&self) -> Result<()> {
+        let address = format!("{OUTSIDE_TOO}/24");
+        netns::link(
+            End { address: Some(&address), ..End::new(&self.outside, "eth1") },
+            End::new(&self.access_netns, "out-too"),
+            UNDERLAY_MTU,
+        )?;
+        let control =
+            Control::to_host(&self.plan.programs.control, &url(&self.plan, self.access_netns.name()));
+        in_vlan(&control, "trunk", ("out-too", VLAN_TOO))
     }
 
     /// Where a workload lives.
@@ -429,12 +449,18 @@ fn access_switch(plan: &Plan, netns: &Netns, trunk: &str, ports: &[(&str, &str)]
     })?;
     control.text(&["port", "add", trunk])?;
     for (port, vlan) in ports {
-        control.text(&["port", "add", port])?;
-        let tag = format!("in_port={port},actions=mod_vlan_vid:{vlan},output:{trunk}");
-        let untag = format!("in_port={trunk},dl_vlan={vlan},actions=strip_vlan,output:{port}");
-        control.text(&["flow", "add", &tag, &untag])?;
+        in_vlan(&control, trunk, (port, vlan))?;
     }
     Ok(daemon)
+}
+
+/// An interface of the access switch is in a VLAN of the trunk.
+fn in_vlan(control: &Control, trunk: &str, (port, vlan): (&str, &str)) -> Result<()> {
+    control.text(&["port", "add", port])?;
+    let tag = format!("in_port={port},actions=mod_vlan_vid:{vlan},output:{trunk}");
+    let untag = format!("in_port={trunk},dl_vlan={vlan},actions=strip_vlan,output:{port}");
+    control.text(&["flow", "add", &tag, &untag])?;
+    Ok(())
 }
 
 /// A namespace with a bridge.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::daemon::{Daemon, Life, has_command};
 use ferroflow_tests::netns::{End, Netns};
+use ferroflow_tests::probe::Outcome;
 use ferroflow_tests::provider::{self, OUTSIDE, Provider, greeter, reach_cleanly};
 use ferroflow_tests::{netns, stop};
 
@@ -243,6 +244,12 @@ fn services_are_reached_from_outside_wherever_their_backends_are() -> Result<()>
         let of = |name: &str| answers.get(&format!("{name} {OUTSIDE}")).copied().unwrap_or(0);
         ensure!(of("far") + of("near") == 40, "the servers see the client as it is: {answers:?}");
         ensure!(of("far") >= 5 && of("near") >= 5, "shares of 40: {answers:?}");
+        // The router answers for the address, unless it is told otherwise.
+        net.configure(&["load-balancer set lb --neighbor-responder none --wait"])?;
+        net.outside.ip(&["neigh", "flush", "dev", "eth0"])?;
+        let outcome = probe.connect(&net.outside, service, Duration::from_millis(1500))?;
+        ensure!(outcome != Outcome::Connected, "nobody answers: {outcome:?}");
+        net.configure(&["load-balancer set lb --neighbor-responder reachable --wait"])?;
         // Without hidden sources it is the same.
         net.configure(&["nat del r/hide", "nat del r/float --wait"])?;
         let answers = probe.ask_servers(&net.outside, service, 20)?;
@@ -270,6 +277,147 @@ fn hides_by_what_packets_are(net: &Provider, vm: usize) -> Result<()> {
         ensure!(answers == [(format!("outside {seen}"), 3)].into(), "port {port}: {answers:?}");
     }
     Ok(())
+}
+
+/// Frames that a host has sent to others by tunnels.
+fn n_tunnelled(net: &Provider, host: usize) -> Result<u64> {
+    let ports = net.host(host).control.ports()?;
+    Ok(ports.iter().filter(|port| port.name == "underlay").map(|port| port.tx_packets).sum())
+}
+
+#[test]
+fn a_gateway_is_reached_by_the_network_outside_or_by_a_tunnel() -> Result<()> {
+    on_hosts("a_gateway_is_reached_by_the_network_outside_or_by_a_tunnel", 3, |net| {
+        let vm = net.with_gateway()?;
+        let at = SocketAddrV4::new(OUTSIDE, 8080);
+        let _server = greeter(net.plan(), &net.outside, at, "outside")?;
+        let probe = net.plan().programs.probe.clone();
+        // Hosts ask each other in tunnels whether they live, a few times a second.
+        let floats = Ipv4Addr::new(10, 99, 0, 50);
+        for (redirect, by_tunnel) in [("overlay", true), ("bridged", false), ("overlay", true)] {
+            net.configure(&[&format!("router-port set r-out --redirect-type {redirect} --wait")])?;
+            let before = n_tunnelled(net, 2)?;
+            let mut command = net.netns(vm).command("ping");
+            command.args(["-n", "-c", "200", "-i", "0.01", "-W", "2", &OUTSIDE.to_string()]);
+            let text = ferroflow_tests::command::output(&mut command, Duration::from_secs(60))?;
+            ensure!(text.contains(" 0% packet loss"), "{redirect}: {text}");
+            let n = n_tunnelled(net, 2)? - before;
+            ensure!((n >= 200) == by_tunnel, "{redirect}: {n} frames by tunnels");
+            let answers = probe.ask_servers(net.netns(vm), at, 5)?;
+            ensure!(answers == [("outside 10.99.0.50".to_owned(), 5)].into(), "{redirect}: {answers:?}");
+            reach_cleanly(&net.outside, floats)?;
+        }
+        // Nobody outside takes the sender for the gateway.
+        let neighbours = net.outside.ip(&["neigh", "show", "10.99.0.1"])?;
+        ensure!(neighbours.contains("0a:00:00:00:02:01"), "{neighbours}");
+        // The gateway moves, and the way with it.
+        net.configure(&[
+            "router-port set r-out --redirect-type bridged",
+            "ha-chassis-group set gw --chassis h1=10 --chassis h2=20 --wait",
+        ])?;
+        stop::wait_for("the other host is the gateway", Duration::from_secs(10), || {
+            let seen = [0, 1, 2].map(|host| gateway_of(net, host).unwrap_or_default());
+            Ok(if seen.iter().all(|active| active == "h2") { Ok(()) } else { Err(format!("{seen:?}")) })
+        })?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        let refused = net.control.attempt(&["router-port", "set", "r-in", "--redirect-type", "bridged"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("gateway"), "{}", refused.stderr);
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn answers_leave_by_another_gateway_than_requests_come_by() -> Result<()> {
+    on_hosts("answers_leave_by_another_gateway_than_requests_come_by", 3, |net| {
+        let vm = net.with_gateway()?;
+        net.second_way()?;
+        let both = "10.99.0.80:80=10.0.1.10:8080,10.0.1.11:8081";
+        net.control.text(&["load-balancer", "add", "lb", "--vip", both, "--stateless"])?;
+        net.configure(&[
+            "nat del r/hide",
+            "nat del r/float",
+            "switch add too",
+            "switch-port add too too-net --network provider --tag 101",
+            "router-port add r r-too --mac 0a:00:00:00:03:01 --network 10.98.0.1/24 --gateway h2=20",
+            "switch-port add too too-r --router-port r-too",
+            "switch-port add in vm2 --address 0a:00:00:00:01:0b,10.0.1.11",
+            "router set r --load-balancer lb --route 10.97.0.0/16,via,10.98.0.9",
+        ])?;
+        let near = net.workload(0, "vm2", ("0a:00:00:00:01:0b", "10.0.1.11/24"), Some("10.0.1.1"))?;
+        net.wait_converged()?;
+        let inside = |last, port| SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, last), port);
+        let _servers = [
+            greeter(net.plan(), net.netns(vm), inside(10, 8080), "far")?,
+            greeter(net.plan(), net.netns(near), inside(11, 8081), "near")?,
+        ];
+        // A client whose requests come by the first gateway, to whom the router's way is the second one.
+        let loose = ["all", "eth0", "eth1"].map(|name| format!("net.ipv4.conf.{name}.rp_filter"));
+        net.outside.set_sysctls(&loose.each_ref().map(|name| (name.as_str(), "0")))?;
+        net.outside.ip(&["addr", "add", "10.97.0.9/32", "dev", "lo"])?;
+        net.outside.ip(&["route", "add", "10.99.0.80/32", "dev", "eth0", "src", "10.97.0.9"])?;
+        // Who is not in the gateway's network gets no answer about it.
+        let way = ["neigh", "add", "10.99.0.80", "lladdr", "0a:00:00:00:02:01", "dev", "eth0"];
+        net.outside.ip(&way)?;
+        let service = SocketAddrV4::new(Ipv4Addr::new(10, 99, 0, 80), 80);
+        let probe = net.plan().programs.probe.clone();
+        let answers = probe.ask_servers(&net.outside, service, 40)?;
+        let of = |name: &str| answers.get(&format!("{name} 10.97.0.9")).copied().unwrap_or(0);
+        ensure!(of("far") + of("near") == 40, "the servers see the client as it is: {answers:?}");
+        ensure!(of("far") >= 5 && of("near") >= 5, "shares of 40: {answers:?}");
+        for host in 0..2 {
+            let known = net.host(host).control.text(&["ct", "dump"])?;
+            ensure!(!known.contains("10.97.0.9"), "host {host} remembers: {known}");
+        }
+        // With a memory, the second gateway knows nothing of it.
+        net.configure(&["load-balancer set lb --stateless false --wait"])?;
+        let outcome = probe.connect(&net.outside, service, Duration::from_millis(1500))?;
+        ensure!(outcome != Outcome::Connected, "{outcome:?}");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_gateway_remembers_all_connections_in_the_zone_that_is_named() -> Result<()> {
+    on_hosts("a_gateway_remembers_all_connections_in_the_zone_that_is_named", 3, |net| {
+        let vm = net.with_gateway()?;
+        net.outside.ip(&["route", "add", "10.0.1.0/24", "via", "10.99.0.1"])?;
+        let inside = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 10), 8080);
+        let known = |to: &str| -> Result<Vec<String>> {
+            let all = net.host(0).control.text(&["ct", "dump"])?;
+            Ok(all.lines().filter(|line| line.contains(to)).map(str::to_owned).collect())
+        };
+        let at = SocketAddrV4::new(OUTSIDE, 8080);
+        let _servers = [
+            greeter(net.plan(), &net.outside, at, "outside")?,
+            greeter(net.plan(), net.netns(vm), inside, "inside")?,
+        ];
+        let probe = net.plan().programs.probe.clone();
+        for (words, zone, n) in
+            [("", None, 1), ("--snat-ct-zone 64000", Some(64_000), 1), ("--ct-commit-all", Some(64_000), 2)]
+        {
+            if !words.is_empty() {
+                net.configure(&[&format!("router set r {words} --wait")])?;
+            }
+            net.host(0).control.text(&["ct", "flush", "--all"])?;
+            let answers = probe.ask_servers(net.netns(vm), at, 1)?;
+            ensure!(answers == [("outside 10.99.0.50".to_owned(), 1)].into(), "{words}: {answers:?}");
+            if n > 1 {
+                // From outside to the workload's own address: neither is that translated, nor are its answers.
+                ensure!(probe.ask_servers(&net.outside, inside, 1)?.len() == 1);
+            }
+            let lines = known("10.99.0.9")?;
+            ensure!(lines.len() == n, "{words}: {lines:#?}");
+            if let Some(zone) = zone {
+                let wanted = format!("zone={zone}");
+                ensure!(lines.iter().all(|line| line.contains(&wanted)), "{words}: {lines:#?}");
+            }
+        }
+        let refused = net.control.attempt(&["router", "set", "r", "--snat-ct-zone", "2000"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("64000 to 65535"), "{}", refused.stderr);
+        net.configure(&["router set r --no-snat-ct-zone --ct-commit-all false --wait"])?;
+        reach_cleanly(net.netns(vm), OUTSIDE)?;
+        net.check_conservation()
+    })
 }
 
 /// BIRD, which says that a next hop lives, until it is dropped.

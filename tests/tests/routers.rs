@@ -318,6 +318,18 @@ fn policies_and_discards_overrule_the_way() -> Result<()> {
         fabric.control.configure("router-policy del r1/detour")?;
         fabric.control.text(&["router", "set", "r1", "--route", "10.0.2.12/32 discard", "--wait"])?;
         ensure!(!connects("web-1", 12)? && connects("web-1", 11)?, "the route discards it");
+        // By who sends, and not to whom.
+        fabric.control.text(&["router", "set", "r1", "--route", "from 10.0.1.11/32 discard", "--wait"])?;
+        ensure!(!connects("web-1", 11)? && connects("web-2", 11)?, "the route is for what another one sends");
+        // What a policy has marked is known by that on the host.
+        fabric.control.configure(
+            "router set r1 --no-routes
+             router-policy add r1 mark --priority 5 --match 'ip4.src == 10.0.1.11' --action allow --pkt-mark 7
+             acl add db marked --direction to-lport --priority 10 --match 'pkt.mark == 7' --action drop",
+        )?;
+        ensure!(!connects("web-1", 11)? && connects("web-2", 12)?, "the mark is of other packets");
+        fabric.control.configure("router-policy set r1/mark --pkt-mark 8")?;
+        ensure!(connects("web-1", 11)?, "it is another mark");
         checks::conservation(fabric).map(drop)
     })
 }
@@ -472,6 +484,39 @@ fn backends_that_do_not_serve_get_no_connections() -> Result<()> {
         let shown = fabric.control.text(&["load-balancer", "show", "lb"])?;
         ensure!(!shown.contains("8080 online"), "{shown}");
         served_by(fabric, &["db-1", "db-2"])?;
+        checks::conservation(fabric).map(drop)
+    })
+}
+
+#[test]
+fn hosts_ask_workloads_whether_they_live() -> Result<()> {
+    scenario::on_fabric("hosts_ask_workloads_whether_they_live", PROBE, |fabric| {
+        // A policy that lets nobody in is no hindrance to their host.
+        fabric.control.configure(
+            "switch set db --default drop
+             switch-port set db-1 --check icmp:10.0.2.11@10.0.2.250,1/1/2/2 \
+                 --check tcp:10.0.2.11:8080@10.0.2.250,1/1/2/2 --check udp:10.0.2.11:5353@10.0.2.251,2/1/2/2",
+        )?;
+        let is_known = |wanted: [&str; 3]| {
+            stop::wait_for(&format!("the workload to be {wanted:?}"), Duration::from_secs(20), || {
+                let shown = fabric.control.text(&["switch-port", "show", "db-1"])?;
+                let asked = ["icmp 10.0.2.11", "tcp 10.0.2.11:8080", "udp 10.0.2.11:5353"];
+                let mut lines = asked.iter().zip(wanted);
+                let is_it = lines.all(|(asked, state)| shown.contains(&format!("{asked} {state}\n")));
+                Ok(if is_it { Ok(()) } else { Err(shown) })
+            })
+        };
+        is_known(["online", "offline", "offline"])?;
+        let workload = fabric.workload("db-1")?;
+        let _server = server(fabric, &workload.netns, workload.tcp(8080), "db-1")?;
+        is_known(["online", "online", "offline"])?;
+        workload.netns.set_sysctls(&[("net.ipv4.icmp_echo_ignore_all", "1")])?;
+        is_known(["offline", "online", "offline"])?;
+        workload.netns.set_sysctls(&[("net.ipv4.icmp_echo_ignore_all", "0")])?;
+        is_known(["online", "online", "offline"])?;
+        fabric.control.configure("switch-port set db-1 --no-checks")?;
+        let shown = fabric.control.text(&["switch-port", "show", "db-1"])?;
+        ensure!(!shown.contains("10.0.2.250") && !shown.contains("health"), "{shown}");
         checks::conservation(fabric).map(drop)
     })
 }

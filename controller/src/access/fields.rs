@@ -89,6 +89,9 @@ fn check_tenant(draft: &Draft<'_>, tenant: &str, record: &Record) -> Result<(), 
             }
         }
         Spec::Router(router) if router.chassis.is_some() => Err(field("chassis", HOSTS)),
+        Spec::Router(router) if router.options.snat_zone.is_some() => {
+            Err(field("snat_ct_zone", "a zone can be others' too; which, is an administrator's to say"))
+        }
         Spec::RouterPort(port) if !is_everywhere(&port.gateway) => Err(field("gateway_chassis", HOSTS)),
         Spec::Chassis(_)
         | Spec::HaChassisGroup(_)

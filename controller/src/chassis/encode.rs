@@ -6,7 +6,7 @@ use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
     GroupChange, SetChange, SouthboundDelta, diff,
     key::{DatapathKey, PortKey},
-    model::{Rate, Snooping},
+    model::{Protocol, Rate, Snooping},
     punt::Service,
     southbound::{
         Announced, Candidate, ChassisRecord, Datapath, LogicalFlow, Pipeline, PortBinding, Probe, Session,
@@ -62,6 +62,7 @@ fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
         limits: datapath.limits.into_iter().map(limit).collect(),
         snooping: datapath.snooping.map(snooping),
         ct_zone_limit: datapath.max_connections.unwrap_or_default(),
+        snat_ct_zone: datapath.snat_zone.map(u32::from),
     }
 }
 
@@ -130,7 +131,7 @@ fn probe(probe: Probe) -> pb::Probe {
         backend_ip: probe.backend.0.to_string(),
         backend_port: probe.backend.1.into(),
         mac: probe.mac.to_string(),
-        protocol: probe.protocol.name().to_owned(),
+        protocol: probe.protocol.map_or("icmp", Protocol::name).to_owned(),
         source: probe.source.to_string(),
         interval: probe.check.interval.into(),
         timeout: probe.check.timeout.into(),

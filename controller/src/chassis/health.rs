@@ -1,4 +1,4 @@
-//! Health of backends: what hosts say of their own workloads, kept in the store.
+//! Health of backends, and of workloads as such: what hosts say of their own ones, kept in the store.
 
 use std::collections::BTreeMap;
 
@@ -28,9 +28,10 @@ pub(super) fn settle(controller: &Controller, chassis: &str, said: &[BackendHeal
 
 fn changes(state: &State, chassis: &str, said: &[BackendHealth]) -> BTreeMap<Name, Known> {
     let mut changes: BTreeMap<Name, Known> = BTreeMap::new();
-    for BackendHealth { load_balancer, vip, backend, online } in said {
-        let name = Name::parse(&format!("load-balancers/{load_balancer}")).ok();
-        let Some(record) = name.and_then(|name| state.get(&name)) else { continue };
+    for BackendHealth { load_balancer, vip, backend, online, port } in said {
+        let balancer = || state.get(&Name::parse(&format!("load-balancers/{load_balancer}")).ok()?);
+        let found = if load_balancer.is_empty() { state.port(port) } else { balancer() };
+        let Some(record) = found else { continue };
         let key = (vip.clone(), backend.clone());
         let Some(port) = record.checked().remove(&key) else { continue };
         let binding = state.port(&port).and_then(|record| record.binding.as_ref());

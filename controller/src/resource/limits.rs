@@ -55,6 +55,8 @@ pub const MAX_LOAD_BALANCERS: usize = 10_000;
 pub const MAX_GROUP_BALANCERS: usize = 65_536;
 /// Groups of load balancers of a switch or router.
 pub const MAX_BALANCER_GROUPS: usize = 64;
+/// Questions that a workload is asked by its host.
+pub const MAX_PORT_CHECKS: usize = 8;
 /// Services of a load balancer.
 pub const MAX_VIPS: usize = 4096;
 /// Backends of a service: as many as a group has buckets.

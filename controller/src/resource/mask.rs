@@ -81,18 +81,18 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
                 multicast_flood_reports, ha_chassis_group, qos_min_rate, qos_max_rate, qos_burst,
                 nat_addresses, requested_additional_chassis, activation_strategy, clone_to_unknown,
-                enable_router_port_acl, requested_tunnel_key, ct_zone_limit;
+                enable_router_port_acl, requested_tunnel_key, ct_zone_limit, health_checks;
                 "tunnel_key", "chassis", "up", "additional_chassis", "dynamic_addresses", "virtual_parent", "multicast_groups")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits,
                 lb_force_snat_ips, dnat_force_snat_ips, multicast_relay, load_balancer_groups,
-                requested_tunnel_key, ct_zone_limit; "tunnel_key")
+                requested_tunnel_key, ct_zone_limit, snat_ct_zone, ct_commit_all; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
                 static_mac_bindings, gateway_mtu, route_table, multicast_flood, bfd_sessions, ha_chassis_group,
-                requested_tunnel_key, reside_on_redirect_chassis, dhcp_relay_server;
+                requested_tunnel_key, reside_on_redirect_chassis, dhcp_relay_server, redirect_type;
                 "tunnel_key", "neighbours")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {
@@ -106,7 +106,7 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
         (Wire::LoadBalancer(to), Wire::LoadBalancer(from)) => {
             copy_field!(path, to, from; protocol, vips, hash_fields, reject, health_check, probe_points,
                 affinity_timeout, skip_snat, neighbor_responder, add_route, event, templates, hairpin_snat_ips,
-                ct_flush;)
+                ct_flush, use_stateless_nat;)
         }
         (Wire::LoadBalancerGroup(to), Wire::LoadBalancerGroup(from)) => {
             copy_field!(path, to, from; load_balancers;)

@@ -407,3 +407,40 @@ fn load_balancers_and_translations_refuse_what_cannot_work() {
         );
     }
 }
+
+#[test]
+fn checks_of_ports_ask_somebody_from_somewhere_else() {
+    use pb::port_health_check::Protocol;
+    let check = |protocol: Protocol, ip: &str, port, source: &str| pb::PortHealthCheck {
+        protocol: protocol.into(),
+        ip: ip.to_owned(),
+        port,
+        source_ip: source.to_owned(),
+        ..Default::default()
+    };
+    let parsed = |checks: Vec<pb::PortHealthCheck>| {
+        let port = pb::LogicalSwitchPort { health_checks: checks, ..Default::default() };
+        let name = Name::parse("switches/s/ports/p").unwrap();
+        match parse_spec(&name, Some(&Wire::LogicalSwitchPort(port))) {
+            Ok(Spec::SwitchPort(spec)) => Ok(spec.options.checks.len()),
+            Ok(_) => panic!("another kind"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let (icmp, tcp) = (Protocol::Unspecified, Protocol::Tcp);
+    let one = check(icmp, "10.0.0.5", 0, "10.0.0.9");
+    assert_eq!(parsed(vec![one.clone(), check(tcp, "10.0.0.5", 80, "10.0.0.9")]), Ok(2));
+    for (wrong, field) in [
+        (check(icmp, "10.0.0.5", 7, "10.0.0.9"), "health_checks[1].port"),
+        (check(tcp, "10.0.0.5", 0, "10.0.0.9"), "health_checks[1].port"),
+        (check(tcp, "10.0.0.5", 65_536, "10.0.0.9"), "health_checks[1].port"),
+        (check(tcp, "10.0.0.5", 80, "10.0.0.5"), "health_checks[1].source_ip"),
+        (check(tcp, "10.0.0.5", 80, "::9"), "health_checks[1].source_ip"),
+        (check(tcp, "x", 80, "10.0.0.9"), "health_checks[1].ip"),
+        (one.clone(), "health_checks[1]"),
+    ] {
+        let error = parsed(vec![one.clone(), wrong]).unwrap_err();
+        assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
+    }
+    assert!(parsed(vec![one; 9]).is_err());
+}

@@ -43,7 +43,8 @@ pub struct Record {
     pub additional: BTreeSet<String>,
     /// What was chosen for its `dynamic` entry.
     pub chosen: Option<PortAddresses>,
-    /// Which backends of a load balancer serve, of those that are asked.
+    /// Which backends of a load balancer serve, of those that are asked; of a switch port, which of
+    /// its own checks are answered.
     pub health: Known,
     /// Who hosts have heard of on the networks of a router port; behind a switch port, which
     /// groups somebody wants to hear.
@@ -227,9 +228,17 @@ impl Record {
         self.parent_port().unwrap_or(&self.name).id()
     }
 
-    /// The backends of a load balancer that are asked whether they serve, with the ids of
-    /// their ports.
+    /// The backends of a load balancer that are asked whether they serve, or the checks of a switch
+    /// port, with the ids of the ports.
     pub fn checked(&self) -> BTreeMap<(String, String), String> {
+        if let Spec::SwitchPort(port) = &self.spec {
+            return port
+                .options
+                .checks
+                .iter()
+                .map(|check| (check.key(), self.name.id().to_owned()))
+                .collect();
+        }
         let Spec::LoadBalancer(balancer) = &self.spec else { return BTreeMap::new() };
         let services = balancer.vips.iter();
         let backends = services.flat_map(|(vip, service)| service.backends.iter().map(move |one| (vip, one)));
@@ -296,6 +305,11 @@ impl Record {
                     .unwrap_or_default();
                 port.multicast_groups = self.heard.keys().map(IpAddr::to_string).collect();
                 port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
+                if let Spec::SwitchPort(spec) = &self.spec {
+                    for (check, typed) in port.health_checks.iter_mut().zip(&spec.options.checks) {
+                        check.health = told(self.health.get(&typed.key()));
+                    }
+                }
             }
             Wire::Acl(_)
             | Wire::AddressSet(_)
@@ -314,12 +328,7 @@ impl Record {
                 for vip in balancer.vips.iter_mut().filter(|_| !self.health.is_empty()) {
                     for backend in &mut vip.backends {
                         let key = backend_key(&vip.address, &backend.address);
-                        backend.health = match key.and_then(|key| self.health.get(&key)) {
-                            None => pb::backend::Health::Unspecified,
-                            Some(true) => pb::backend::Health::Online,
-                            Some(false) => pb::backend::Health::Offline,
-                        }
-                        .into();
+                        backend.health = told(key.and_then(|key| self.health.get(&key)));
                     }
                 }
             }
@@ -432,4 +441,14 @@ fn heard(stored: &pb::Neighbour) -> Option<(IpAddr, Heard)> {
 fn text_of(chosen: &PortAddresses) -> String {
     let ips = chosen.ips.iter().map(ToString::to_string);
     std::iter::once(chosen.mac.to_string()).chain(ips).collect::<Vec<_>>().join(" ")
+}
+
+/// What a host has found out, for the API.
+fn told(online: Option<&bool>) -> i32 {
+    match online {
+        None => pb::backend::Health::Unspecified,
+        Some(true) => pb::backend::Health::Online,
+        Some(false) => pb::backend::Health::Offline,
+    }
+    .into()
 }

@@ -235,6 +235,7 @@ fn a_router(
             hears_all: false,
             monitored: Default::default(),
             resides: false,
+            bridges: false,
             dhcp_server: None,
         };
         let id = format!("r{router}-{on}");

@@ -142,6 +142,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         hears_all: false,
         monitored: Default::default(),
         resides: false,
+        bridges: false,
         dhcp_server: None,
     };
     let router = LogicalRouter {

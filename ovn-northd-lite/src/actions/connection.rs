@@ -1,6 +1,6 @@
 //! Tracking: `ct_next;` asks what is known of the packet's connection in its port's zone,
 //! or in its router's for translated destinations; `ct_commit { … };` has it remembered
-//! there, with marks.
+//! there, with marks; `ct_commit_to_zone(snat);` in a router's zone for translated sources.
 
 use std::fmt;
 
@@ -11,7 +11,10 @@ use super::{
     lower::{Flow, Lowered, list},
     print,
 };
-use crate::expr::{ExprError, symbols::Kind};
+use crate::{
+    expr::{ExprError, lexer::Token, parser::Parser, symbols::Kind},
+    lower::zones,
+};
 
 /// A pass through the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Connection {
     Next,
     /// `ct_commit { ct_mark.blocked = 1; };`
     Commit(Vec<Statement>),
+    /// `ct_commit_to_zone(snat);`: in the router's zone for translated sources.
+    CommitToSnat,
 }
 
 impl Connection {
@@ -44,6 +49,23 @@ impl Connection {
         }
     }
 
+    /// What follows `ct_commit_to_zone`.
+    ///
+    /// # Errors
+    /// It is another zone.
+    pub(super) fn commit_to(parser: &mut Parser) -> Result<Self, ExprError> {
+        parser.expect_mark("(")?;
+        let position = parser.position();
+        match parser.take() {
+            Token::Name(zone) if zone == "snat" => {}
+            other => {
+                return Err(ExprError::new(position, format!("expected `snat`, not {}", other.describe())));
+            }
+        }
+        parser.expect_mark(")")?;
+        Ok(Self::CommitToSnat)
+    }
+
     /// # Errors
     /// There is no next stage.
     pub(super) fn lower(&self, flow: &Flow<'_>, out: &mut Lowered) -> Result<(), String> {
@@ -55,6 +77,9 @@ impl Connection {
                 list(inner, flow, &mut exec)?;
                 Ct { commit: true, zone, exec: exec.actions, ..Ct::default() }
             }
+            Self::CommitToSnat => {
+                Ct { commit: true, zone: zones::from_register(zones::SNAT), ..Ct::default() }
+            }
         };
         out.actions.push(Action::Ct(Box::new(ct)));
         Ok(())
@@ -65,6 +90,7 @@ impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Next => f.write_str("ct_next;"),
+            Self::CommitToSnat => f.write_str("ct_commit_to_zone(snat);"),
             Self::Commit(inner) => write!(f, "ct_commit {{ {} }};", print(inner)),
         }
     }

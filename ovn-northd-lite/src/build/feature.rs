@@ -73,6 +73,7 @@ pub(crate) fn build_switch(scope: &SwitchScope<'_>, item: &Item) -> Output {
                 limits: limits.clone(),
                 snooping: options.snooping.clone(),
                 max_connections: options.max_connections,
+                snat_zone: None,
             });
             each(switch::FEATURES, &mut sink, |feature, sink| {
                 let SwitchFeature::Switch(build) = feature else { return };
@@ -136,6 +137,7 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
                 limits: scope.traits.limits.clone(),
                 snooping: None,
                 max_connections: scope.traits.options.max_connections,
+                snat_zone: scope.traits.options.snat_zone,
             });
             each(router::FEATURES, &mut sink, |feature, sink| {
                 let RouterFeature::Router(build) = feature else { return };
@@ -144,7 +146,8 @@ pub(crate) fn build_router(scope: &RouterScope<'_>, item: &Item) -> Output {
         }
         Item::Port(id) => {
             let Some(binding) = scope.binding(id) else { return Output::default() };
-            let redirect = gateway::redirect(id, &binding);
+            let bridges = ports.ports.get(id).is_some_and(|port| port.bridges);
+            let redirect = gateway::redirect(id, &binding, bridges);
             redirect.into_iter().for_each(|(id, binding)| sink.binding(&id, binding));
             // The only host that a router is on has nobody to tell.
             if binding.chassis.is_none() {

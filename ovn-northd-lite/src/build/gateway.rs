@@ -63,15 +63,16 @@ pub(super) fn redirect_key(port: PortKey) -> Option<PortKey> {
     PortKey::new(port.get() | PortKey::FIRST_GROUP).ok()
 }
 
-/// What stands for the gateway of a router port that has one.
-pub(super) fn redirect(id: &str, port: &PortBinding) -> Option<(String, PortBinding)> {
+/// What stands for the gateway of a router port that has one; packets may get there by the port's
+/// switch.
+pub(super) fn redirect(id: &str, port: &PortBinding, bridges: bool) -> Option<(String, PortBinding)> {
     if port.gateway.is_empty() {
         return None;
     }
     let key = redirect_key(port.key)?;
     let wire = Wire::Redirect { stage: Stage::from(RouterIn::Defrag).number };
-    let gateway = port.gateway.clone();
-    Some((redirect_name(id), PortBinding { gateway, wire, ..PortBinding::new(port.datapath, key) }))
+    let (gateway, peer) = (port.gateway.clone(), port.peer.clone().filter(|_| bridges));
+    Some((redirect_name(id), PortBinding { gateway, peer, wire, ..PortBinding::new(port.datapath, key) }))
 }
 
 /// The port of a router that a translation is done at: the one that it names, the one whose

@@ -649,3 +649,28 @@ fn what_leads_to_a_next_hop_that_does_not_live_is_not_there() {
     let flows = stages(&compiled(&gone), "routers/r", "ip_routing");
     assert!(!flows.contains("192.0.2.0/24") && flows.contains("192.0.0.0/16"), "{flows}");
 }
+
+#[test]
+fn gateways_that_remember_nothing_or_all() {
+    let mut nb = small();
+    let mut lb = balancer("10.0.0.100:80", &["10.0.1.5:8080", "10.0.1.6:8080"]);
+    (lb.stateless, lb.hash_fields) = (true, vec![HashField::IpSrc]);
+    nb.load_balancers.insert("lb".into(), lb);
+    let r = nb.routers.get_mut("r").unwrap();
+    r.load_balancers.insert("lb".into());
+    r.options.commits_all = true;
+    let port = r.ports.get_mut("r-web").unwrap();
+    (port.gateway, port.bridges) = (vec![Candidate { priority: 1, chassis: "h2".into() }].into(), true);
+    let sb = compiled(&nb);
+    let words = ["unsnat", "defrag", "lr_in_dnat", "lb_aff_learn", "gw_redirect", "undnat", "lr_out_snat"];
+    insta::assert_snapshot!(words.map(|word| stages(&sb, "routers/r", word)).concat());
+    assert_eq!(sb.bindings["cr:r-web"].peer, sb.bindings["r-web"].peer);
+    // On a router of one chassis, which sees both directions, it is as without.
+    let r = nb.routers.get_mut("r").unwrap();
+    r.chassis = Some("h1".into());
+    r.options.commits_all = false;
+    let told = |nb: &Northbound| stages(&compiled(nb), "routers/r", "");
+    let with = told(&nb);
+    nb.load_balancers.get_mut("lb").unwrap().stateless = false;
+    assert_eq!(with, told(&nb));
+}

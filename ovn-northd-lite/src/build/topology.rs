@@ -17,7 +17,7 @@ use crate::{
     model::{
         Acl, AclDirection, Candidate, DhcpOptions, Gateway, Groups, IpNetwork, LogicalRouter, LogicalSwitch,
         NatRule, Northbound, QosRule, RouteMatch, RouterPolicy, RouterPort, SampleCollector, StaticRoute,
-        SwitchPort, SwitchPortKind,
+        SwitchPort, SwitchPortKind, Vip,
     },
     southbound::{PortBinding, Probe},
 };
@@ -201,7 +201,7 @@ impl<'a> SwitchScope<'a> {
         (back == self.id && end == id && other != id).then_some(other)
     }
 
-    /// What load balancers ask the workload of a port.
+    /// What the workload of a port is asked by its host: by load balancers, and as such.
     fn probes(&self, id: &str, port: &SwitchPort) -> Vec<Probe> {
         let SwitchPortKind::Workload { addresses, .. } = &port.kind else { return Vec::new() };
         let known = |id| named(self.nb, id);
@@ -224,13 +224,26 @@ impl<'a> SwitchScope<'a> {
                         balancer: balancer.to_owned(),
                         vip,
                         backend: (backend.ip, number),
-                        protocol: content.protocol,
+                        protocol: Some(content.protocol),
                         mac,
                         source: point.source,
                         check,
                     });
                 }
             }
+        }
+        for check in &port.options.checks {
+            let owner = addresses.iter().find(|address| address.ips.contains(&check.ip));
+            let mac = owner.or(addresses.first()).map(|address| address.mac);
+            probes.extend(mac.map(|mac| Probe {
+                balancer: String::new(),
+                vip: Vip { ip: check.ip, port: None },
+                backend: (check.ip, check.port),
+                protocol: check.protocol,
+                mac,
+                source: check.source,
+                check: check.times,
+            }));
         }
         probes.sort();
         probes.dedup();

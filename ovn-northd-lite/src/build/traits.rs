@@ -295,6 +295,8 @@ impl RouterState {
                 None => RouterOptions {
                     relays: router.options.relays,
                     max_connections: router.options.max_connections,
+                    snat_zone: router.options.snat_zone,
+                    commits_all: router.options.commits_all,
                     ..RouterOptions::default()
                 },
             },

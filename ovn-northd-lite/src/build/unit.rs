@@ -63,12 +63,13 @@ pub(crate) struct DatapathHead {
     pub(crate) limits: Limits,
     pub(crate) snooping: Option<Snooping>,
     pub(crate) max_connections: Option<u32>,
+    pub(crate) snat_zone: Option<u16>,
 }
 
 impl DatapathHead {
     pub(crate) fn with_sets(self, sets: BTreeSet<String>) -> Datapath {
-        let Self { name, is_router, limits, snooping, max_connections } = self;
-        Datapath { name, is_router, sets, limits, snooping, max_connections }
+        let Self { name, is_router, limits, snooping, max_connections, snat_zone } = self;
+        Datapath { name, is_router, sets, limits, snooping, max_connections, snat_zone }
     }
 }
 

@@ -41,6 +41,7 @@ static SYMBOLS: &[Symbol] = &[
     part("flags.force_snat_for_lb", Field::Reg10, 3, 1, ""),
     part("flags.local", Field::Reg10, 4, 1, ""),
     part("flags.skip_snat_for_lb", Field::Reg10, 9, 1, ""),
+    part("flags.unsnat_new", Field::Reg10, 13, 1, ""),
     part("flags.from_tunnel", Field::Reg10, 16, 1, ""),
     part("flags.from_ctrl", Field::Reg10, 19, 1, ""),
     part("flags.redirected", Field::Reg10, 26, 1, ""),

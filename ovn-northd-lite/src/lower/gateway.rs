@@ -18,6 +18,7 @@ use super::{
     rules::{RuleSet, resubmit, set},
 };
 use crate::{
+    key::hash32,
     punt::{BFD_UDP_PORT, Request, Service},
     southbound::{PortBinding, Southbound, Wire},
 };
@@ -73,6 +74,12 @@ pub(super) fn interface(
 pub(super) fn asked(context: &Context<'_>, binding: &PortBinding) -> BTreeMap<String, bool> {
     let ids = binding.open_for.iter();
     ids.map(|id| (id.clone(), is_resident(context.view, context.local, id))).collect()
+}
+
+/// MAC address of this chassis where it sends for a router whose address another one has: networks
+/// outside must not take this one for that. Locally administered, by the id of the chassis.
+pub(super) fn own_mac(chassis: &str) -> u128 {
+    0x0aff_0000_0000 | u128::from(hash32(chassis.as_bytes()))
 }
 
 /// What belongs to no datapath: with tunnels, when there is something that several chassis

@@ -136,9 +136,13 @@ impl Lowering {
         let of_datapath = |key: &DatapathKey| self.view.datapaths.get(key);
         let has_some = self.view.datapaths.values().any(|datapath| datapath.max_connections.is_some())
             || self.view.bindings.values().any(|binding| binding.max_connections.is_some());
-        let zones = self.memory.zones.iter().filter(|_| has_some);
-        let limits = zones.filter_map(|(owner, zone)| {
-            let limit = match owner {
+        let given = self.memory.zones.iter().filter(|_| has_some);
+        let given = given.map(|(owner, zone)| (*owner, zone));
+        let given = given.filter(|(owner, _)| owner.asked(&self.view).is_none());
+        let routers = self.view.datapaths.keys().map(|key| Owner::Snat(*key)).filter(|_| has_some);
+        let asked = routers.filter_map(|owner| Some((owner, owner.asked(&self.view)?.into())));
+        let limits = given.chain(asked).filter_map(|(owner, zone)| {
+            let limit = match &owner {
                 Owner::Port(key, port) => {
                     let own = self.port(*key, *port).and_then(|(_, binding)| binding.max_connections);
                     own.or(of_datapath(key)?.max_connections)
@@ -149,7 +153,12 @@ impl Lowering {
             };
             Some((u16::try_from(zone).ok()?, limit?))
         });
-        limits.collect()
+        let mut least = BTreeMap::new();
+        for (zone, limit) in limits {
+            let known = least.entry(zone).or_insert(limit);
+            *known = limit.min(*known);
+        }
+        least
     }
 
     /// What could not be realised, in order.

@@ -6,12 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::RangeBounds,
+    ops::{RangeBounds, RangeInclusive},
 };
 
 use flowtable::types::Priority;
 
-use super::zones::Owner;
+use super::zones::{self, Owner};
 use crate::{
     key::{DatapathKey, hash32},
     southbound::{LogicalFlow, Pipeline},
@@ -23,6 +23,8 @@ pub(super) struct Numbers<K> {
     given: BTreeMap<K, u32>,
     taken: BTreeSet<u32>,
     last: u32,
+    /// Numbers that are not given.
+    reserved: &'static [RangeInclusive<u16>],
     /// How often a number was given or let go.
     version: u64,
 }
@@ -38,7 +40,23 @@ impl<K: Eq> Eq for Numbers<K> {}
 
 impl<K: Ord + Clone> Numbers<K> {
     fn up_to(last: u32) -> Self {
-        Self { given: BTreeMap::new(), taken: BTreeSet::new(), last, version: 0 }
+        Self { given: BTreeMap::new(), taken: BTreeSet::new(), last, reserved: &[], version: 0 }
+    }
+
+    /// The same without these numbers.
+    fn without(self, reserved: &'static [RangeInclusive<u16>]) -> Self {
+        Self { reserved, ..self }
+    }
+
+    fn is_reserved(&self, number: u32) -> bool {
+        u16::try_from(number).is_ok_and(|number| self.reserved.iter().any(|range| range.contains(&number)))
+    }
+
+    /// Numbers that can be given.
+    fn n_numbers(&self) -> u64 {
+        let n_reserved: usize =
+            self.reserved.iter().map(|range| range.clone().filter(|n| *n > 0).count()).sum();
+        u64::from(self.last) - n_reserved as u64
     }
 
     /// The number of a key, from `home` on if it has none; `None`: all are taken.
@@ -46,11 +64,11 @@ impl<K: Ord + Clone> Numbers<K> {
         if let Some(number) = self.given.get(key) {
             return Some(*number);
         }
-        if self.taken.len() as u64 >= u64::from(self.last) {
+        if self.taken.len() as u64 >= self.n_numbers() {
             return None;
         }
         let mut number = home % self.last + 1;
-        while !self.taken.insert(number) {
+        while self.is_reserved(number) || !self.taken.insert(number) {
             number = number % self.last + 1;
         }
         self.given.insert(key.clone(), number);
@@ -60,7 +78,8 @@ impl<K: Ord + Clone> Numbers<K> {
 
     /// Gives a key the number that it had before, if nobody has it.
     pub(super) fn restore(&mut self, key: K, number: u32) {
-        let is_free = number > 0 && number <= self.last && !self.given.contains_key(&key);
+        let is_one = number > 0 && number <= self.last && !self.is_reserved(number);
+        let is_free = is_one && !self.given.contains_key(&key);
         if is_free && self.taken.insert(number) {
             self.given.insert(key, number);
             self.version += 1;
@@ -107,7 +126,7 @@ pub(super) struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            zones: Numbers::up_to(u16::MAX.into()),
+            zones: Numbers::up_to(u16::MAX.into()).without(&zones::RESERVED),
             // As many as there are meters behind those of datapaths.
             flows: Numbers::up_to(0x7fff_0000),
             conjunctions: Numbers::up_to(u32::MAX),

@@ -66,6 +66,7 @@ pub use incremental::Lowering;
 pub use neighbours::{Learned, neighbour_rules};
 pub use physical::{sent_by_router, sent_to_next_hop, sent_to_workload};
 pub use tunnel::tunnel_to;
+pub use zones::RESERVED as RESERVED_ZONES;
 
 use crate::{
     delta::diff,
@@ -197,6 +198,8 @@ enum Place<'a> {
     Remote(&'a str),
     /// On another chassis, by the network outside that this port leads to.
     Outside(&'a str, &'a PortBinding),
+    /// A gateway on another chassis, by the switch that this port is of.
+    Bridged(&'a PortBinding),
     /// Not now.
     Nowhere,
 }
@@ -242,7 +245,8 @@ impl<'a> Context<'a> {
         if let Some(elsewhere) = chassis.filter(|chassis| *chassis != self.local.chassis && !is_additional) {
             return self.place_elsewhere(binding, elsewhere);
         }
-        if let Some(peer) = &binding.peer {
+        let is_redirect = matches!(binding.wire, Wire::Redirect { .. });
+        if let Some(peer) = binding.peer.as_ref().filter(|_| !is_redirect) {
             let way = if chassis.is_some() { Place::Pinned } else { Place::Patch };
             return self.view.bindings.get(peer).map_or(Place::Nowhere, way);
         }
@@ -255,6 +259,9 @@ impl<'a> Context<'a> {
 
     /// The way to what another chassis has.
     fn place_elsewhere(&self, binding: &'a PortBinding, chassis: &'a str) -> Place<'a> {
+        if let (Wire::Redirect { .. }, Some(peer)) = (&binding.wire, &binding.peer) {
+            return self.view.bindings.get(peer).map_or(Place::Nowhere, Place::Bridged);
+        }
         let outside = self.index.outside.get(&binding.datapath);
         match (outside.and_then(|id| self.view.bindings.get_key_value(id)), &binding.wire) {
             // A router's side of a gateway port: packets are sent to its gateway instead.

@@ -65,6 +65,11 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, 
             by_network.extend(enter_egress(context, id, network));
             return rules.physical(LOCAL_OUTPUT, 100, &to, by_network, object);
         }
+        Place::Bridged(peer) => {
+            let mut way = vec![set(Field::EthSrc, gateway::own_mac(&context.local.chassis))];
+            way.push(Action::Clone(through_patch(context, peer, FROM_TUNNEL)));
+            return rules.physical(LOCAL_OUTPUT, 100, &to, way, object);
+        }
         Place::Nowhere => {
             // An explicit drop names the port, and not just the table.
             rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);

@@ -277,7 +277,9 @@ impl Lowering {
 
 /// Nothing of a datapath differs that rules depend on.
 fn is_same(old: Option<&Datapath>, new: Option<&Datapath>) -> bool {
-    let of = |datapath: &Datapath| (datapath.name.clone(), datapath.is_router, datapath.limits.clone());
+    let of = |datapath: &Datapath| {
+        (datapath.name.clone(), datapath.is_router, datapath.limits.clone(), datapath.snat_zone)
+    };
     old.map(of) == new.map(of)
 }
 

@@ -171,7 +171,12 @@ pub(super) fn group<'a>(
                 let gateway = chassis_of(context.view, context.local, binding);
                 chassis.extend(gateway.filter(|gateway| *gateway != context.local.chassis));
             }
-            Place::Here(_) | Place::Pinned(_) | Place::Again(_) | Place::Outside(..) | Place::Nowhere => {}
+            Place::Here(_)
+            | Place::Pinned(_)
+            | Place::Again(_)
+            | Place::Outside(..)
+            | Place::Bridged(_)
+            | Place::Nowhere => {}
         }
     }
     let copies = chassis.into_iter().filter_map(|chassis| send(context, rules, datapath, key, chassis));

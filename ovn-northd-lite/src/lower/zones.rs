@@ -12,7 +12,7 @@ use flowtable::{
 use super::{Context, chassis_of, gateway};
 use crate::{
     key::{DatapathKey, PortKey, hash32},
-    southbound::PortBinding,
+    southbound::{PortBinding, Southbound},
 };
 
 /// Register with the zone of the port a packet is from, or for.
@@ -26,6 +26,9 @@ pub(crate) const SNAT: Field = Field::Reg12;
 pub(crate) const fn from_register(register: Field) -> CtZone {
     CtZone::Field(SubField { field: register, start: 0, n_bits: 16 })
 }
+
+/// Zones that are given to nobody who does not ask for one of them.
+pub const RESERVED: [RangeInclusive<u16>; 2] = [0..=1023, 64_000..=u16::MAX];
 
 /// What has a zone of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +73,9 @@ impl Context<'_> {
     }
 
     fn zone(&self, owner: Owner) -> u16 {
+        if let Some(zone) = owner.asked(self.view) {
+            return zone;
+        }
         // Zone 0 is everybody's.
         let zone = self.memory.borrow_mut().zones.get(&owner, owner.hash().into());
         zone.and_then(|zone| u16::try_from(zone).ok()).unwrap_or(0)
@@ -81,6 +87,14 @@ impl Owner {
     pub(super) fn ports_of(datapath: DatapathKey) -> Option<RangeInclusive<Self>> {
         let port = |key: u16| Some(Self::Port(datapath, PortKey::new(key).ok()?));
         Some(port(1)?..=port(u16::MAX)?)
+    }
+
+    /// The zone that it asks for.
+    pub(super) fn asked(self, view: &Southbound) -> Option<u16> {
+        match self {
+            Self::Snat(datapath) => view.datapaths.get(&datapath)?.snat_zone,
+            Self::Dnat(_) | Self::Port(..) => None,
+        }
     }
 
     fn hash(self) -> u16 {

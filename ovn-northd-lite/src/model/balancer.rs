@@ -36,6 +36,8 @@ pub struct LoadBalancer {
     pub hairpin_sources: Vec<IpAddr>,
     /// Connections to backends that are taken away end.
     pub flushes: bool,
+    /// At gateway ports it translates without a memory.
+    pub stateless: bool,
 }
 
 /// A service some of which is what a variable stands for on the chassis of the client.
@@ -92,6 +94,21 @@ pub struct HealthCheck {
     pub n_successes: u16,
     /// So many in a row that are not take it offline.
     pub n_failures: u16,
+}
+
+/// What a workload is asked by its own host, to see whether it lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortCheck {
+    /// By what; `None`: an echo of ICMP.
+    pub protocol: Option<Protocol>,
+    /// Address that is asked.
+    pub ip: IpAddr,
+    /// Port that is asked; 0: there are none.
+    pub port: u16,
+    /// Address that it is asked from. Nobody else has it.
+    pub source: IpAddr,
+    /// How often, and what is made of the answers.
+    pub times: HealthCheck,
 }
 
 /// Where a backend is asked.
@@ -184,6 +201,19 @@ impl HashField {
             Self::TpDst => "tp_dst",
         }
     }
+}
+
+impl PortCheck {
+    /// The protocol and what is asked, as texts.
+    pub fn key(&self) -> (String, String) {
+        check_key(self.protocol, self.ip, self.port)
+    }
+}
+
+/// The protocol and what is asked of a port's own check, as texts.
+pub fn check_key(protocol: Option<Protocol>, ip: IpAddr, port: u16) -> (String, String) {
+    let port = Some(port).filter(|_| protocol.is_some());
+    (protocol.map_or("icmp", Protocol::name).to_owned(), Vip { ip, port }.to_string())
 }
 
 impl LoadBalancer {

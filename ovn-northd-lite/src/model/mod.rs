@@ -26,8 +26,8 @@ use crate::key::{DatapathKey, PortKey};
 pub use self::{
     acl::{Acl, AclAction, AclDirection, AclLog, DefaultPolicy, PortGroup, SetMember, Severity},
     balancer::{
-        Backend, HashField, HealthCheck, LoadBalancer, ProbePoint, Protocol, Responder, Service,
-        TemplateBackend, TemplatePort, TemplateService, Vip,
+        Backend, HashField, HealthCheck, LoadBalancer, PortCheck, ProbePoint, Protocol, Responder, Service,
+        TemplateBackend, TemplatePort, TemplateService, Vip, check_key,
     },
     gateway::{Access, Candidate, Gateway, Groups},
     liveness::Monitored,
@@ -285,6 +285,8 @@ pub struct RouterPort {
     pub monitored: BTreeMap<IpAddr, Monitored>,
     /// It is where the gateway of the router's one gateway port is.
     pub resides: bool,
+    /// Packets get to its gateway by the network outside that its switch is in, not by tunnels.
+    pub bridges: bool,
     /// DHCP server elsewhere that serves clients on its network.
     pub dhcp_server: Option<Ipv4Addr>,
 }

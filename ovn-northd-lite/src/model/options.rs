@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flowtable::types::MacAddr;
 
-use super::{IpNetwork, PortAddresses, Shaping, Snooping};
+use super::{IpNetwork, PortAddresses, PortCheck, Shaping, Snooping};
 
 /// What a switch does besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct PortOptions {
     pub tracks_router: bool,
     /// Connections that its host remembers at most; `None`: as many as the switch says.
     pub max_connections: Option<u32>,
+    /// What its workload is asked by its host.
+    pub checks: Vec<PortCheck>,
 }
 
 impl Default for PortOptions {
@@ -88,6 +90,7 @@ impl Default for PortOptions {
             clones_to_unknown: false,
             tracks_router: false,
             max_connections: None,
+            checks: Vec::new(),
         }
     }
 }
@@ -104,4 +107,9 @@ pub struct RouterOptions {
     pub dnat_sources: Vec<IpAddr>,
     /// Connections that a host remembers at most in each of its two zones.
     pub max_connections: Option<u32>,
+    /// Zone of connections whose source it translates; `None`: one that hosts give it.
+    pub snat_zone: Option<u16>,
+    /// Connections that it does not translate are remembered, too: of a router that is everywhere
+    /// those that pass gateway ports.
+    pub commits_all: bool,
 }

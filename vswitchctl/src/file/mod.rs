@@ -217,6 +217,12 @@ pub struct RouterDoc {
     /// Connections that a host remembers at most; 0: any.
     #[serde(default, skip_serializing_if = "is_any_key")]
     pub ct_zone_limit: u32,
+    /// Zone of connections whose source it translates; none: one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat_ct_zone: Option<u32>,
+    /// Connections that it does not translate are remembered, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ct_commit_all: bool,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -241,6 +247,8 @@ impl Default for RouterDoc {
             multicast_relay: false,
             requested_tunnel_key: 0,
             ct_zone_limit: 0,
+            snat_ct_zone: None,
+            ct_commit_all: false,
             nats: Section::new(),
             policies: Section::new(),
         }

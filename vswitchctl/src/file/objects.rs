@@ -263,6 +263,8 @@ impl Reader<'_> {
             multicast_relay: router.multicast_relay,
             requested_tunnel_key: router.requested_tunnel_key,
             ct_zone_limit: router.ct_zone_limit,
+            snat_ct_zone: router.snat_ct_zone,
+            ct_commit_all: router.ct_commit_all,
         };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
@@ -471,6 +473,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.multicast_relay = spec.multicast_relay;
     doc.requested_tunnel_key = spec.requested_tunnel_key;
     doc.ct_zone_limit = spec.ct_zone_limit;
+    doc.snat_ct_zone = spec.snat_ct_zone;
+    doc.ct_commit_all = spec.ct_commit_all;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -535,7 +539,7 @@ switches:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
-      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
+      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, health_checks: ['icmp:10.0.0.9@10.0.0.250', 'tcp:[2001:db8::5]:80@2001:db8::9,1/2/3/4'], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
       b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, enable_router_port_acl: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
     acls:
@@ -562,6 +566,7 @@ load_balancers:
     event: true
     hairpin_snat_ips: [192.0.2.200]
     ct_flush: true
+    use_stateless_nat: true
     health_check: 1/2/3/4
     probe_points: ['10.0.0.5=b1@10.0.0.254']
     templates:
@@ -604,6 +609,8 @@ routers:
     load_balancer_groups: [lg]
     lb_force_snat_ips: [10.0.0.1]
     dnat_force_snat_ips: ['2001:db8::1']
+    snat_ct_zone: 0
+    ct_commit_all: true
     nats:
       out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
       in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7, add_route: true}
@@ -616,6 +623,7 @@ routers:
         networks: [10.0.0.1/24, '2001:db8::1/64']
         gateway_mtu: 1400
         ha_chassis_group: hg
+        redirect_type: bridged
         route_table: red
         static_mac_bindings: ['10.0.0.9=0a:00:00:00:00:09,override']
         router_advertisement: {mtu: 1442, rdnss: ['2001:db8::53'], periodic: true, routes: [{prefix: '2001:db8:7::/48', preference: low}]}

@@ -8,7 +8,10 @@ use crate::{
     error::CtlError,
     host::rate::{self, Rate},
     name::Noun,
-    net::{gateway::Candidate, object::unknown_value, router::full_chassis, switch_port::PortType},
+    net::{
+        gateway::Candidate, object::unknown_value, port_check::PortCheck, router::full_chassis,
+        switch_port::PortType,
+    },
 };
 
 /// What is attached that is neither a router nor has an interface of its own.
@@ -165,6 +168,11 @@ pub struct PortOptions {
     /// Connections of its workload that its host remembers at most; 0: as many as the switch says
     #[arg(long, value_name = "N")]
     pub ct_zone_limit: Option<u32>,
+    /// What its host asks its workload, PROTOCOL:ADDRESS@SOURCE, to see whether it lives:
+    /// icmp:10.0.2.11@10.0.2.250, or tcp:10.0.2.11:80@10.0.2.250,5/20/3/3 with the seconds between
+    /// questions and for an answer, and how many answers or failures in a row count; may be repeated
+    #[arg(long = "check", value_name = "CHECK")]
+    pub checks: Vec<PortCheck>,
     /// Let it get what is sent to any group, on a switch that listens
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     pub mcast_flood: Option<bool>,

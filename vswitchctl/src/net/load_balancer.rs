@@ -128,6 +128,10 @@ pub struct ToldOptions {
     /// Whether connections to a backend that is taken away end: true or false
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     ct_flush: Option<bool>,
+    /// Whether it translates at gateway ports without a memory, so that answers may leave by another
+    /// gateway: true or false
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    stateless: Option<bool>,
     /// The address that a client becomes which is its own backend, "" for that of the service; may
     /// be repeated, for both families
     #[arg(long, value_name = "IP")]
@@ -344,6 +348,9 @@ pub struct LoadBalancerSpec {
     /// Connections to backends that are taken away end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ct_flush: bool,
+    /// At gateway ports it translates without a memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_stateless_nat: bool,
 }
 
 /// The addresses that are given; the empty text is none.
@@ -367,18 +374,26 @@ pub struct BackendHealth {
     online: bool,
 }
 
+/// Whether somebody who is asked serves; `None`: nobody knows.
+///
+/// # Errors
+/// [`CtlError`] when the value is not one that is known here.
+pub fn online(resource: &Resource, health: i32) -> Result<Option<bool>, CtlError> {
+    use pb::backend::Health;
+    match Health::try_from(health) {
+        Ok(Health::Unspecified) => Ok(None),
+        Ok(Health::Online) => Ok(Some(true)),
+        Ok(Health::Offline) => Ok(Some(false)),
+        Err(_) => Err(unknown_value(resource, "health", health)),
+    }
+}
+
 impl Known {
     fn read(resource: &Resource, balancer: &LoadBalancer) -> Result<Self, CtlError> {
-        use pb::backend::Health;
         let mut health = Vec::new();
         for vip in &balancer.vips {
             for backend in &vip.backends {
-                let online = match Health::try_from(backend.health) {
-                    Ok(Health::Unspecified) => continue,
-                    Ok(Health::Online) => true,
-                    Ok(Health::Offline) => false,
-                    Err(_) => return Err(unknown_value(resource, "health", backend.health)),
-                };
+                let Some(online) = online(resource, backend.health)? else { continue };
                 let (vip, backend) = (vip.address.clone(), backend.address.clone());
                 health.push(BackendHealth { vip, backend, online });
             }
@@ -422,6 +437,7 @@ impl Object for LoadBalancerSpec {
             templates: balancer.templates.iter().map(TemplateService::read).collect(),
             hairpin_snat_ips: balancer.hairpin_snat_ips.clone(),
             ct_flush: balancer.ct_flush,
+            use_stateless_nat: balancer.use_stateless_nat,
         };
         Ok((spec, Known::read(resource, balancer)?))
     }
@@ -442,6 +458,7 @@ impl Object for LoadBalancerSpec {
             templates: self.templates.iter().map(TemplateService::write).collect(),
             hairpin_snat_ips: self.hairpin_snat_ips.clone(),
             ct_flush: self.ct_flush,
+            use_stateless_nat: self.use_stateless_nat,
         })
     }
 
@@ -472,6 +489,7 @@ impl Object for LoadBalancerSpec {
             templates: new.variable.templates,
             hairpin_snat_ips: given_ips(&new.told.hairpin_snat),
             ct_flush: new.told.ct_flush.unwrap_or_default(),
+            use_stateless_nat: new.told.stateless.unwrap_or_default(),
         })
     }
 
@@ -492,6 +510,8 @@ impl Object for LoadBalancerSpec {
         patch.set("add_route", given.told.add_route.as_ref(), |balancer| &mut balancer.add_route);
         patch.set("event", given.told.event.as_ref(), |balancer| &mut balancer.event);
         patch.set("ct_flush", given.told.ct_flush.as_ref(), |balancer| &mut balancer.ct_flush);
+        let stateless = given.told.stateless.as_ref();
+        patch.set("use_stateless_nat", stateless, |balancer| &mut balancer.use_stateless_nat);
         let (own, is_given) = (given_ips(&given.told.hairpin_snat), !given.told.hairpin_snat.is_empty());
         patch.list("hairpin_snat_ips", &own, is_given && own.is_empty(), |balancer| {
             &mut balancer.hairpin_snat_ips
@@ -525,8 +545,9 @@ impl Object for LoadBalancerSpec {
         let hairpin =
             (!self.hairpin_snat_ips.is_empty()).then(|| ("hairpin SNAT", self.hairpin_snat_ips.join(" ")));
         let flush = self.ct_flush.then(|| ("ends connections", "of backends that go".to_owned()));
+        let stateless = self.use_stateless_nat.then(|| ("remembers", "nothing at gateways".to_owned()));
         let check = self.health_check.map(|check| ("check", check.to_string()));
-        let check = hairpin.into_iter().chain(flush).chain(check);
+        let check = hairpin.into_iter().chain(flush).chain(stateless).chain(check);
         let probes = self.probe_points.iter().map(|point| ("probe", point.to_string()));
         let health = status.health.iter().map(|BackendHealth { vip, backend, online }| {
             ("health", format!("{vip} {backend} {}", if *online { "online" } else { "offline" }))

@@ -53,6 +53,8 @@ pub struct NewRouter {
     /// and of those whose source; 0: any
     #[arg(long, value_name = "N")]
     ct_zone_limit: Option<u32>,
+    #[command(flatten)]
+    memory: MemoryOptions,
     /// Make it disabled: it drops everything
     #[arg(long)]
     disable: bool,
@@ -103,6 +105,11 @@ pub struct RouterChanges {
     /// and of those whose source; 0: any
     #[arg(long, value_name = "N")]
     ct_zone_limit: Option<u32>,
+    #[command(flatten)]
+    memory: MemoryOptions,
+    /// Give it a zone of its own again
+    #[arg(long, conflicts_with = "snat_ct_zone")]
+    no_snat_ct_zone: bool,
     /// Let it forward
     #[arg(long)]
     enable: bool,
@@ -122,6 +129,18 @@ pub struct SourceOptions {
     /// repeated, for both families
     #[arg(long, value_name = "IP")]
     dnat_force_snat: Vec<String>,
+}
+
+/// What a router remembers of connections.
+#[derive(Debug, Args)]
+pub struct MemoryOptions {
+    /// Zone of connections whose source it translates, 0 to 1023 or 64000 to 65535: routers with
+    /// the same one do not give an address and port to two of them
+    #[arg(long, value_name = "ZONE")]
+    snat_ct_zone: Option<u32>,
+    /// Remember connections that it does not translate, too
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    ct_commit_all: Option<bool>,
 }
 
 impl Options for NewRouter {}
@@ -314,6 +333,12 @@ pub struct RouterSpec {
     /// Connections that a host remembers at most; 0: any.
     #[serde(default, skip_serializing_if = "is_any_key")]
     pub ct_zone_limit: u32,
+    /// Zone of connections whose source it translates; none: one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat_ct_zone: Option<u32>,
+    /// Connections that it does not translate are remembered, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ct_commit_all: bool,
 }
 
 impl Object for RouterSpec {
@@ -361,6 +386,8 @@ impl Object for RouterSpec {
             multicast_relay: router.multicast_relay,
             requested_tunnel_key: router.requested_tunnel_key,
             ct_zone_limit: router.ct_zone_limit,
+            snat_ct_zone: router.snat_ct_zone,
+            ct_commit_all: router.ct_commit_all,
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -389,6 +416,8 @@ impl Object for RouterSpec {
             multicast_relay: self.multicast_relay,
             requested_tunnel_key: self.requested_tunnel_key,
             ct_zone_limit: self.ct_zone_limit,
+            snat_ct_zone: self.snat_ct_zone,
+            ct_commit_all: self.ct_commit_all,
             ..Default::default()
         })
     }
@@ -422,6 +451,8 @@ impl Object for RouterSpec {
             multicast_relay: new.mcast_relay.unwrap_or_default(),
             requested_tunnel_key: new.tunnel_key.unwrap_or_default(),
             ct_zone_limit: new.ct_zone_limit.unwrap_or_default(),
+            snat_ct_zone: new.memory.snat_ct_zone,
+            ct_commit_all: new.memory.ct_commit_all.unwrap_or_default(),
         })
     }
 
@@ -445,6 +476,9 @@ impl Object for RouterSpec {
         let key = given.tunnel_key.as_ref();
         patch.set("requested_tunnel_key", key, |router| &mut router.requested_tunnel_key);
         patch.set("ct_zone_limit", given.ct_zone_limit.as_ref(), |router| &mut router.ct_zone_limit);
+        let zone = given.memory.snat_ct_zone.map(Some).or(given.no_snat_ct_zone.then_some(None));
+        patch.set("snat_ct_zone", zone.as_ref(), |router| &mut router.snat_ct_zone);
+        patch.set("ct_commit_all", given.memory.ct_commit_all.as_ref(), |router| &mut router.ct_commit_all);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -471,7 +505,9 @@ impl Object for RouterSpec {
         let forced = forced.map(|(title, ips)| (title, ips.join(" ")));
         let relay = self.multicast_relay.then(|| ("multicast", "relayed".to_owned()));
         let key = requested_key(self.requested_tunnel_key).into_iter().chain(limited(self.ct_zone_limit));
-        let rest = limits.into_iter().chain(forced).chain(relay).chain(key);
+        let zone = self.snat_ct_zone.map(|zone| ("SNAT zone", zone.to_string()));
+        let all = self.ct_commit_all.then(|| ("remembers", "all connections".to_owned()));
+        let rest = limits.into_iter().chain(forced).chain(relay).chain(key).chain(zone).chain(all);
         own.into_iter().chain(routes).chain(balancers).chain(rest).collect()
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         command::About,
         gateway::{self, Candidate},
         object::{Object, Options, Patch, enabled, is_any_key, labels_of, requested_key, wrong_kind},
+        redirect::RedirectType,
         static_mac::{self, StaticMac},
     },
     output::{short, yes},
@@ -60,6 +61,9 @@ pub struct NewRouterPort {
     /// A DHCP server elsewhere that serves clients on its network; "" for none
     #[arg(long, value_name = "IP")]
     dhcp_relay: Option<String>,
+    /// How packets get to the host that is the gateway
+    #[arg(long, value_enum, value_name = "TYPE")]
+    redirect_type: Option<RedirectType>,
     /// Make it disabled
     #[arg(long)]
     disable: bool,
@@ -116,6 +120,9 @@ pub struct RouterPortChanges {
     /// A DHCP server elsewhere that serves clients on its network; "" for none
     #[arg(long, value_name = "IP")]
     dhcp_relay: Option<String>,
+    /// How packets get to the host that is the gateway
+    #[arg(long, value_enum, value_name = "TYPE")]
+    redirect_type: Option<RedirectType>,
     /// Let it send and receive
     #[arg(long)]
     enable: bool,
@@ -179,6 +186,9 @@ pub struct RouterPortSpec {
     /// DHCP server elsewhere that serves clients on its network.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dhcp_relay_server: String,
+    /// How packets get to the host that is the gateway.
+    #[serde(default, skip_serializing_if = "RedirectType::is_usual")]
+    pub redirect_type: RedirectType,
 }
 
 /// No length is said.
@@ -247,6 +257,7 @@ impl Object for RouterPortSpec {
             requested_tunnel_key: port.requested_tunnel_key,
             reside_on_redirect_chassis: port.reside_on_redirect_chassis,
             dhcp_relay_server: port.dhcp_relay_server.clone(),
+            redirect_type: RedirectType::read(resource, port.redirect_type)?,
         };
         let neighbour = |one: &Neighbour| HeardOf {
             ip: one.ip.clone(),
@@ -275,6 +286,7 @@ impl Object for RouterPortSpec {
             requested_tunnel_key: self.requested_tunnel_key,
             reside_on_redirect_chassis: self.reside_on_redirect_chassis,
             dhcp_relay_server: self.dhcp_relay_server.clone(),
+            redirect_type: self.redirect_type.write(),
             ..Default::default()
         })
     }
@@ -292,6 +304,7 @@ impl Object for RouterPortSpec {
         let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
         let (requested_tunnel_key, resides) =
             (new.tunnel_key.unwrap_or_default(), new.reside_on_redirect_chassis);
+        let redirect_type = new.redirect_type.unwrap_or_default();
         let NewRouterPort {
             disable, advertisement, route_table, bfd_sessions, mcast_flood, dhcp_relay, ..
         } = new;
@@ -314,6 +327,7 @@ impl Object for RouterPortSpec {
             requested_tunnel_key,
             reside_on_redirect_chassis: resides.unwrap_or_default(),
             dhcp_relay_server: dhcp_relay.unwrap_or_default(),
+            redirect_type,
         })
     }
 
@@ -339,6 +353,7 @@ impl Object for RouterPortSpec {
         let resides = given.reside_on_redirect_chassis.as_ref();
         patch.set("reside_on_redirect_chassis", resides, |port| &mut port.reside_on_redirect_chassis);
         patch.set("dhcp_relay_server", given.dhcp_relay.as_ref(), |port| &mut port.dhcp_relay_server);
+        patch.set("redirect_type", given.redirect_type.as_ref(), |port| &mut port.redirect_type);
         let key = given.tunnel_key.as_ref();
         patch.set("requested_tunnel_key", key, |port| &mut port.requested_tunnel_key);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
@@ -379,6 +394,8 @@ impl Object for RouterPortSpec {
         fields.extend(relay.map(|ip| ("DHCP relay to", ip.clone())));
         fields
             .extend(self.reside_on_redirect_chassis.then(|| ("resides", "where the gateway is".to_owned())));
+        let redirect = Some(self.redirect_type).filter(|redirect| !redirect.is_usual());
+        fields.extend(redirect.map(|redirect| ("redirect", redirect.word().to_owned())));
         fields.extend(self.multicast_flood.then(|| ("gets all multicast", yes(true))));
         fields.extend(status.bfd.iter().map(|(peer, state)| ("bfd", format!("{peer} {state}"))));
         fields

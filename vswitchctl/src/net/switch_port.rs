@@ -14,7 +14,9 @@ use crate::{
         attached::{Activation, Outside, PortOptions},
         command::About,
         gateway::{self, Candidate},
+        load_balancer::online,
         object::{Object, Options, Patch, enabled, labels_of, limited, unknown_value, wrong_kind},
+        port_check::PortCheck,
     },
     output::{short, yes},
 };
@@ -109,6 +111,9 @@ pub struct SwitchPortChanges {
     /// Its workload has one interface
     #[arg(long, conflicts_with = "additional_chassis")]
     no_additional_chassis: bool,
+    /// Its workload is asked nothing
+    #[arg(long, conflicts_with = "checks")]
+    no_checks: bool,
     /// Networks outside are told of its router's own addresses alone
     #[arg(long, conflicts_with = "nat_addresses")]
     no_nat_addresses: bool,
@@ -266,6 +271,9 @@ pub struct SwitchPortSpec {
     /// Connections of its workload that its host remembers at most; 0: as many as the switch says.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ct_zone_limit: u32,
+    /// What its workload is asked by its host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health_checks: Vec<PortCheck>,
 }
 
 fn is_none(bits: &u64) -> bool {
@@ -290,6 +298,9 @@ pub struct SwitchPortStatus {
     multicast_groups: Vec<String>,
     /// Where its workload has another interface while it moves.
     additional_chassis: Vec<String>,
+    /// What its workload was asked, and whether it answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    health: Vec<(String, bool)>,
 }
 
 impl Object for SwitchPortSpec {
@@ -322,6 +333,12 @@ impl Object for SwitchPortSpec {
             Ok(Type::Switch) => PortType::Switch,
             Err(_) => return Err(unknown_value(resource, "type", port.r#type)),
         };
+        let checks = port.health_checks.iter().map(|check| PortCheck::read(resource, check));
+        let checks = checks.collect::<Result<Vec<_>, _>>()?;
+        let mut health = Vec::new();
+        for (said, check) in port.health_checks.iter().zip(&checks) {
+            health.extend(online(resource, said.health)?.map(|online| (check.asked(" "), online)));
+        }
         let given = |name: &String| Some(name.clone()).filter(|name| !name.is_empty());
         let spec = Self {
             labels: labels_of(resource),
@@ -359,6 +376,7 @@ impl Object for SwitchPortSpec {
             enable_router_port_acl: port.enable_router_port_acl,
             requested_tunnel_key: port.requested_tunnel_key,
             ct_zone_limit: port.ct_zone_limit,
+            health_checks: checks,
         };
         let status = SwitchPortStatus {
             tunnel_key: port.tunnel_key,
@@ -368,6 +386,7 @@ impl Object for SwitchPortSpec {
             virtual_parent: given(&port.virtual_parent),
             multicast_groups: port.multicast_groups.clone(),
             additional_chassis: port.additional_chassis.clone(),
+            health,
         };
         Ok((spec, status))
     }
@@ -418,6 +437,7 @@ impl Object for SwitchPortSpec {
             enable_router_port_acl: self.enable_router_port_acl,
             requested_tunnel_key: self.requested_tunnel_key,
             ct_zone_limit: self.ct_zone_limit,
+            health_checks: self.health_checks.iter().map(PortCheck::write).collect(),
             ..Default::default()
         })
     }
@@ -480,6 +500,7 @@ impl Object for SwitchPortSpec {
             enable_router_port_acl: rest.router_port_acl.unwrap_or_default(),
             requested_tunnel_key: rest.tunnel_key.unwrap_or_default(),
             ct_zone_limit: rest.ct_zone_limit.unwrap_or_default(),
+            health_checks: rest.checks,
         })
     }
 
@@ -535,6 +556,7 @@ impl Object for SwitchPortSpec {
         patch.set("enable_router_port_acl", acls, |port| &mut port.enable_router_port_acl);
         patch.set("requested_tunnel_key", rest.tunnel_key.as_ref(), |port| &mut port.requested_tunnel_key);
         patch.set("ct_zone_limit", rest.ct_zone_limit.as_ref(), |port| &mut port.ct_zone_limit);
+        patch.list("health_checks", &rest.checks, given.no_checks, |port| &mut port.health_checks);
         let [min, max] = [rest.qos_min, rest.qos_max].map(|rate| rate.map(Rate::bits));
         patch.set("qos_min_rate", min.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_min_rate);
         patch.set("qos_max_rate", max.map(|(bits, _)| bits).as_ref(), |port| &mut port.qos_max_rate);
@@ -604,6 +626,11 @@ impl Object for SwitchPortSpec {
         ] {
             fields.extend((!text.is_empty()).then_some((title, text)));
         }
+        fields.extend(self.health_checks.iter().map(|check| ("check", check.to_string())));
+        let word = |online: &bool| if *online { "online" } else { "offline" };
+        fields.extend(
+            status.health.iter().map(|(asked, online)| ("health", format!("{asked} {}", word(online)))),
+        );
         fields
     }
 }

@@ -76,13 +76,16 @@ fn announced(port: &str, announced: pb::Announced) -> Result<Announced, UpdateEr
 
 fn probe(port: &str, wire: pb::Probe) -> Result<Probe, UpdateError> {
     let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.name() == wire.protocol);
+    if protocol.is_none() && wire.protocol != "icmp" {
+        return Err(wrong(port, "protocol of a probe", wire.protocol));
+    }
     let short = |what, n: u32| u16::try_from(n).map_err(|_| wrong(port, what, n.to_string()));
     let address = |what, text: &str| text.parse().map_err(|_| wrong(port, what, text.to_owned()));
     let (ip, number) =
         (address("probed address", &wire.backend_ip)?, short("probed port", wire.backend_port)?);
     let vip_port = Some(short("port of a service", wire.vip_port)?).filter(|port| *port > 0);
     Ok(Probe {
-        protocol: protocol.ok_or_else(|| wrong(port, "protocol of a probe", wire.protocol.clone()))?,
+        protocol,
         vip: Vip { ip: address("address of a service", &wire.vip_ip)?, port: vip_port },
         backend: (ip, number),
         mac: wire.mac.parse().map_err(|_| wrong(port, "probed MAC address", wire.mac.clone()))?,

@@ -70,6 +70,7 @@ pub fn decode(update: pb::SyncResponse) -> Result<SouthboundDelta, UpdateError> 
                 limits: datapath.limits.into_iter().filter_map(limit).collect(),
                 snooping: datapath.snooping.and_then(snooping),
                 max_connections: Some(datapath.ct_zone_limit).filter(|n| *n > 0),
+                snat_zone: datapath.snat_ct_zone.and_then(|zone| u16::try_from(zone).ok()),
             },
         );
     }

@@ -107,7 +107,7 @@ impl Host {
     pub fn gateway_status(&self) -> Vec<GatewayStatus> {
         let local = self.local_ports();
         let is_shared = |(_, binding): &(&String, &PortBinding)| {
-            let is_patch = binding.peer.is_some();
+            let is_patch = binding.peer.is_some() && !matches!(binding.wire, Wire::Redirect { .. });
             !binding.gateway.is_empty() && !is_patch
         };
         let shared = self.lowering.view().bindings.iter().filter(is_shared);

@@ -86,21 +86,27 @@ impl Host {
 
     /// What the workloads of this host are asked.
     fn asked(&self) -> Vec<Asked> {
-        let is_here = |binding: &&PortBinding| binding.chassis.as_ref() == Some(&self.identity.chassis);
-        let here = self.lowering.view().bindings.values().filter(is_here);
-        let asked = here.flat_map(|PortBinding { datapath, key, probes, .. }| {
-            probes.iter().map(|probe| Asked { datapath: *datapath, port: *key, probe: probe.clone() })
+        let is_here = |binding: &PortBinding| binding.chassis.as_ref() == Some(&self.identity.chassis);
+        let here = self.lowering.view().bindings.iter().filter(|(_, binding)| is_here(binding));
+        let asked = here.flat_map(|(id, PortBinding { datapath, key, probes, .. })| {
+            probes.iter().map(|probe| Asked {
+                id: id.clone(),
+                datapath: *datapath,
+                port: *key,
+                probe: probe.clone(),
+            })
         });
         asked.collect()
     }
 
     /// Tells the controller which backends serve.
     pub(super) fn tell_health(&mut self, known: Vec<Health>) {
-        let backend = |Health { balancer, vip, backend, online }| chassis::BackendHealth {
+        let backend = |Health { balancer, port, vip, backend, online }| chassis::BackendHealth {
             load_balancer: balancer,
             vip,
             backend,
             online,
+            port,
         };
         self.health.send_replace(chassis::Health { backends: known.into_iter().map(backend).collect() });
     }

@@ -1,6 +1,7 @@
 //! Health checks: asks the backends on this host whether they serve, and counts what they
 //! answer. By TCP a connection is begun, and reset when it is accepted; by UDP an empty
-//! datagram is sent, and silence is consent: only an ICMP error says no.
+//! datagram is sent, and silence is consent: only an ICMP error says no. Workloads can be asked as
+//! such, also for an echo of ICMP.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use flowtable::{
 };
 use ovn_northd_lite::{
     key::{DatapathKey, PortKey},
-    model::Protocol,
+    model::{Protocol, check_key},
     punt::MONITOR_MAC,
     sent_to_workload,
     southbound::Probe,
@@ -25,6 +26,8 @@ use super::{
 /// First port that questions come from (RFC 6335 §6), and how many there are.
 const FIRST_PORT: u16 = 0xc000;
 const N_PORTS: u16 = 0x4000;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Length of the headers.
@@ -37,6 +40,8 @@ const ACK: u8 = 16;
 /// A question to a workload, behind its port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// Id of its port.
+    pub id: String,
     /// Its switch.
     pub datapath: DatapathKey,
     /// Its port.
@@ -48,11 +53,13 @@ pub struct Asked {
 /// Whether a backend serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Id of the load balancer.
+    /// Id of the load balancer; empty: it is a port's own check.
     pub balancer: String,
-    /// The service.
+    /// Id of the port, of its own check.
+    pub port: String,
+    /// The service; of a port's own check, the protocol.
     pub vip: String,
-    /// The backend.
+    /// The backend; of a port's own check, what is asked.
     pub backend: String,
     /// It serves.
     pub online: bool,
@@ -103,10 +110,15 @@ impl Checks {
     pub(super) fn news(&mut self) -> Option<Vec<Health>> {
         std::mem::take(&mut self.has_news).then(|| {
             let known = |check: &Check| {
-                let Probe { balancer, vip, backend: (ip, port), .. } = &check.asked.probe;
-                let backend = std::net::SocketAddr::new(*ip, *port).to_string();
+                let Probe { balancer, vip, backend: (ip, number), protocol, .. } = &check.asked.probe;
                 let online = check.online?;
-                Some(Health { balancer: balancer.clone(), vip: vip.to_string(), backend, online })
+                let (port, (vip, backend)) = if balancer.is_empty() {
+                    (check.asked.id.clone(), check_key(*protocol, *ip, *number))
+                } else {
+                    let backend = std::net::SocketAddr::new(*ip, *number).to_string();
+                    (String::new(), (vip.to_string(), backend))
+                };
+                Some(Health { balancer: balancer.clone(), port, vip, backend, online })
             };
             self.checks.iter().filter_map(known).collect()
         })
@@ -119,7 +131,7 @@ impl Checks {
             let times = check.asked.probe.check;
             let is_late = |question: &Question| now.since(question.at) >= seconds(times.timeout);
             if check.open.as_ref().is_some_and(is_late) {
-                self.has_news |= check.settle(check.asked.probe.protocol == Protocol::Udp);
+                self.has_news |= check.settle(check.asked.probe.protocol == Some(Protocol::Udp));
             }
             if check.open.is_some() || now < check.next {
                 continue;
@@ -186,7 +198,7 @@ impl Check {
             Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
         };
         match (protocol, segment.proto) {
-            (Protocol::Tcp, TCP) if is_from_it && ports(segment.bytes)? == (*port, question.port) => {
+            (Some(Protocol::Tcp), TCP) if is_from_it && ports(segment.bytes)? == (*port, question.port) => {
                 let number =
                     |at: usize| Some(u32::from_be_bytes(segment.bytes.get(at..at + 4)?.try_into().ok()?));
                 let flags = *segment.bytes.get(13)?;
@@ -201,12 +213,19 @@ impl Check {
                     (true, false, false) => None,
                 }
             }
-            (Protocol::Udp, UDP) if is_from_it => {
+            (Some(Protocol::Udp), UDP) if is_from_it => {
                 (ports(segment.bytes)? == (*port, question.port)).then_some((true, None))
             }
             // An error quotes the datagram that it is about (RFC 792, RFC 4443 §3.1).
-            (Protocol::Udp, 1 | 58) if segment.dst == *source => {
-                let is_v4 = segment.proto == 1;
+            // Identifier and number are ours (RFC 792, RFC 4443 §4.2).
+            (None, ICMP | ICMPV6) if is_from_it => {
+                let reply = if segment.proto == ICMP { 0 } else { 129 };
+                let kind = *segment.bytes.first()?;
+                let is_ours = ports(segment.bytes.get(4..)?)? == (question.port, question.sequence as u16);
+                (kind == reply && is_ours).then_some((true, None))
+            }
+            (Some(Protocol::Udp), ICMP | ICMPV6) if segment.dst == *source => {
+                let is_v4 = segment.proto == ICMP;
                 let unreachable = if is_v4 { 3 } else { 1 };
                 let quoted = segment.bytes.get(8..)?;
                 let header_len = if is_v4 { usize::from(quoted.first()? & 15) * 4 } else { 40 };
@@ -220,13 +239,20 @@ impl Check {
 
     fn question(&self, port: u16, sequence: u32) -> Option<PacketOut> {
         match self.asked.probe.protocol {
-            Protocol::Tcp => self.tcp(port, sequence, SYN),
-            Protocol::Udp => {
+            None => {
+                let (proto, kind) = if self.asked.probe.source.is_ipv4() { (ICMP, 8) } else { (ICMPV6, 128) };
+                let mut echo = vec![kind, 0, 0, 0];
+                echo.extend(port.to_be_bytes());
+                echo.extend((sequence as u16).to_be_bytes());
+                self.packet(proto, echo, 2)
+            }
+            Some(Protocol::Tcp) => self.tcp(port, sequence, SYN),
+            Some(Protocol::Udp) => {
                 let to = self.asked.probe.backend.1.to_be_bytes();
                 let header = [port.to_be_bytes(), to, UDP_LEN.to_be_bytes(), [0, 0]].concat();
                 self.packet(UDP, header, 6)
             }
-            Protocol::Sctp => None,
+            Some(Protocol::Sctp) => None,
         }
     }
 
@@ -242,7 +268,7 @@ impl Check {
     }
 
     fn packet(&self, proto: u8, segment: Vec<u8>, sum_at: usize) -> Option<PacketOut> {
-        let Asked { datapath, port, probe } = &self.asked;
+        let Asked { datapath, port, probe, .. } = &self.asked;
         let stations = [probe.mac.octets(), MONITOR_MAC.octets()].concat();
         let ends = (probe.source, probe.backend.0);
         let frame = frame(stations.try_into().ok()?, ends, proto, segment, sum_at)?;

@@ -99,6 +99,7 @@ fn network() -> Northbound {
                 hears_all: false,
                 monitored: Default::default(),
                 resides: false,
+                bridges: false,
                 dhcp_server: None,
             };
             (id.to_owned(), port)

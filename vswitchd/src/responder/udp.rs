@@ -10,6 +10,7 @@ use super::packet::Context;
 /// Length of a UDP header.
 const UDP: usize = 8;
 const PROTO: u8 = 17;
+const ICMP: u8 = 1;
 /// Where its checksum is.
 const SUM_AT: usize = 6;
 const TTL: u8 = 64;
@@ -104,6 +105,8 @@ pub(super) fn frame(
 ) -> Option<Vec<u8>> {
     let len = u16::try_from(segment.len()).ok()?;
     let pseudo = match ends {
+        // It has none (RFC 792).
+        (IpAddr::V4(_), IpAddr::V4(_)) if proto == ICMP => checksum::Sum::default(),
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             checksum::pseudo_ipv4(src.to_bits(), dst.to_bits(), proto, segment.len())
         }

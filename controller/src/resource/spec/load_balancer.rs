@@ -55,6 +55,7 @@ pub(super) fn parse(balancer: &pb::LoadBalancer) -> Result<LoadBalancer, FieldEr
         templates: templates(balancer)?,
         hairpin_sources: hairpin_sources(balancer)?,
         flushes: balancer.ct_flush,
+        stateless: stateless(balancer)?,
     })
 }
 
@@ -70,6 +71,17 @@ fn hairpin_sources(balancer: &pb::LoadBalancer) -> Result<Vec<IpAddr>, FieldErro
     }
 }
 
+/// It may translate without a memory.
+fn stateless(balancer: &pb::LoadBalancer) -> Result<bool, FieldError> {
+    let needs_memory = balancer.affinity_timeout > 0 || !balancer.templates.is_empty();
+    if balancer.use_stateless_nat && needs_memory {
+        let reason = "`affinity_timeout` and `templates` need a memory of connections; keep them in a load \
+                      balancer of their own";
+        return Err(FieldError::new("use_stateless_nat", reason));
+    }
+    Ok(balancer.use_stateless_nat)
+}
+
 fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {
     let timeout = u16::try_from(timeout).map_err(|_| {
         FieldError::new("affinity_timeout", format!("{timeout} is out of range; use up to {}", u16::MAX))
@@ -78,10 +90,16 @@ fn affinity(timeout: u32) -> Result<Option<u16>, FieldError> {
 }
 
 fn health_check(balancer: &pb::LoadBalancer, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {
-    let wrong = |field: &str, reason: String| FieldError::new(format!("health_check{field}"), reason);
     if protocol(balancer.protocol)? == Protocol::Sctp {
-        return Err(wrong("", "backends are asked by tcp and udp; leave it out".to_owned()));
+        let reason = "backends are asked by tcp and udp; leave it out";
+        return Err(FieldError::new("health_check", reason));
     }
+    check_times("health_check", check)
+}
+
+/// How often somebody is asked, and what counts.
+pub(super) fn check_times(path: &str, check: &pb::HealthCheck) -> Result<HealthCheck, FieldError> {
+    let wrong = |field: &str, reason: String| FieldError::new(format!("{path}{field}"), reason);
     let bounded = |field, value: u32, usual: u16, most: u16| match u16::try_from(value) {
         Ok(0) => Ok(usual),
         Ok(value) if value <= most => Ok(value),

@@ -13,6 +13,7 @@ mod load_balancer;
 mod multicast;
 mod names;
 mod nat;
+mod port_check;
 mod port_group;
 mod qos_rule;
 mod router;
@@ -174,6 +175,7 @@ pub fn strip(wire: &mut Wire) {
             port.dynamic_addresses.clear();
             port.virtual_parent.clear();
             port.multicast_groups.clear();
+            port.health_checks.iter_mut().for_each(|check| check.health = 0);
         }
         Wire::LogicalRouter(router) => router.tunnel_key = 0,
         Wire::LogicalRouterPort(port) => {

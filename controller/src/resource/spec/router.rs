@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ferroflow_proto::northbound as pb;
-use ovn_northd_lite::model::{NextHop, RouteMatch, RouteTarget, RouterOptions, StaticRoute};
+use ovn_northd_lite::{
+    RESERVED_ZONES,
+    model::{NextHop, RouteMatch, RouteTarget, RouterOptions, StaticRoute},
+};
 
 use super::{
     MAX_DATAPATH_KEY, check_count, each, label,
@@ -51,8 +54,21 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
             dnat_sources: sources(router, "dnat_force_snat_ips", &router.dnat_force_snat_ips)?,
             relays: router.multicast_relay,
             max_connections: Some(router.ct_zone_limit).filter(|n| *n > 0),
+            snat_zone: router.snat_ct_zone.map(snat_zone).transpose()?,
+            commits_all: router.ct_commit_all,
         },
         key: requested_key(router.requested_tunnel_key, MAX_DATAPATH_KEY)?,
+    })
+}
+
+/// A zone that hosts do not give out themselves.
+fn snat_zone(raw: u32) -> Result<u16, FieldError> {
+    let zone = u16::try_from(raw).ok().filter(|zone| RESERVED_ZONES.iter().any(|range| range.contains(zone)));
+    zone.ok_or_else(|| {
+        let ranges: Vec<_> =
+            RESERVED_ZONES.iter().map(|range| format!("{} to {}", range.start(), range.end())).collect();
+        let reason = format!("{raw} is a zone that hosts give out themselves; use {}", ranges.join(" or "));
+        FieldError::new("snat_ct_zone", reason)
     })
 }
 

@@ -40,6 +40,8 @@ pub struct RouterPortSpec {
     pub monitored: BTreeMap<IpAddr, Monitored>,
     /// It is where the gateway of the router's one gateway port is.
     pub resides: bool,
+    /// Packets get to its gateway by the network outside, not by tunnels.
+    pub bridges: bool,
     /// DHCP server elsewhere that serves clients on its networks.
     pub dhcp_server: Option<Ipv4Addr>,
     /// The key that it is to have; 0: any.
@@ -60,6 +62,7 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         let reason = "the port has gateway chassis of its own; clear one of both";
         return Err(FieldError::new("reside_on_redirect_chassis", reason));
     }
+    let bridges = bridges(port.redirect_type, &gateway)?;
     let has_v6 = networks.iter().any(|network| network.addr.is_ipv6());
     if port.router_advertisement.is_some() && !has_v6 {
         let reason = "there is no IPv6 network to advertise; add one to `networks`";
@@ -83,6 +86,7 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         dhcp_server: dhcp_server(&port.dhcp_relay_server, &networks)?,
         networks,
         resides: port.reside_on_redirect_chassis,
+        bridges,
         key: requested_key(port.requested_tunnel_key, MAX_PORT_KEY)?,
     })
 }
@@ -92,6 +96,20 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
 const MIN_MTU: u16 = 576;
 const MIN_MTU_V6: u16 = 1280;
 const MAX_MTU: u16 = 65_000;
+
+/// Packets get to the gateway without tunnels.
+fn bridges(raw: i32, gateway: &Gateway) -> Result<bool, FieldError> {
+    use pb::logical_router_port::RedirectType;
+    let wrong = |reason: String| FieldError::new("redirect_type", reason);
+    match RedirectType::try_from(raw) {
+        Ok(RedirectType::Unspecified) => Ok(false),
+        Ok(RedirectType::Bridged) if gateway.is_empty() => Err(wrong(
+            "the port has no gateway to redirect to; set `gateway_chassis`, or clear it".to_owned(),
+        )),
+        Ok(RedirectType::Bridged) => Ok(true),
+        Err(_) => Err(wrong(format!("{raw} is not a type; say bridged, or leave it out"))),
+    }
+}
 
 /// A server for clients on one of these networks, who is not among them.
 fn dhcp_server(text: &str, networks: &[IpNetwork]) -> Result<Option<Ipv4Addr>, FieldError> {

@@ -9,7 +9,9 @@ use ovn_northd_lite::{
     model::{Gateway, PortAddresses, PortOptions, PortSecurity, PortServices, Shaping},
 };
 
-use super::{MAX_PORT_KEY, each, gateway, reference, requested_key, router_port::router_port_name};
+use super::{
+    MAX_PORT_KEY, each, gateway, port_check, reference, requested_key, router_port::router_port_name,
+};
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
 
 /// Lowest and highest rate of a workload, in bits per second.
@@ -182,6 +184,7 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         ("qos_max_rate", port.qos_max_rate > 0, has_interface),
         ("qos_burst", port.qos_burst > 0, has_interface),
         ("nat_addresses", !port.nat_addresses.is_empty(), is_router),
+        ("health_checks", !port.health_checks.is_empty(), has_interface),
     ] {
         if is_given && !means {
             let reason = "it means nothing for a port of this type; clear it, or set another type";
@@ -228,6 +231,7 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         clones_to_unknown: port.clone_to_unknown,
         tracks_router: port.enable_router_port_acl,
         max_connections: Some(port.ct_zone_limit).filter(|n| *n > 0),
+        checks: port_check::parse(&port.health_checks)?,
     })
 }
 

@@ -4,6 +4,7 @@
 //! the service's address before sources are translated. Elsewhere the load balancers of a
 //! router that is everywhere work at the clients' ports, see the switch's `balancer`.
 
+use super::stateless;
 use crate::{
     build::{
         balancer::{Affinity, Balanced},
@@ -25,8 +26,15 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 }
 
 pub(super) fn balancer(input: &RouterBalancerInput<'_>, sink: &mut FlowSink) {
+    if input.balancer.balancer.stateless {
+        input.balancer.services().for_each(|service| stateless::answers(&input.ports, &service, sink));
+    }
     for place in places(&input.ports) {
         for service in input.balancer.services_at(&place) {
+            if service.balancer.stateless && input.ports.router.chassis.is_none() {
+                stateless::requests(&service, |family| reject(service.is_tcp(), family), sink);
+                continue;
+            }
             let source = source(&input.ports, service.vip.ip.is_ipv4(), service.balancer);
             connect(&Balanced { source, ..service }, sink);
         }

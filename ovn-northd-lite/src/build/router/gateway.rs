@@ -1,7 +1,8 @@
 //! Gateway ports: a packet that is to leave by a port whose gateway is another host goes
 //! there as it was before it was routed, and is routed there, by what that host knows of
 //! its neighbours. It must not be sent on once more: two hosts that disagree about who is
-//! the gateway drop it instead of sending it to and fro.
+//! the gateway drop it instead of sending it to and fro. Where the port's switch is in a
+//! network outside that all hosts have, it may get there by that, as a frame for the gateway.
 
 use super::hop::Hop;
 use crate::{
@@ -29,13 +30,15 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
         &input.router.object,
         "The packet leaves by a port that is on this host.",
     );
-    for (id, _) in input.gateway_ports() {
+    for (id, port) in input.gateway_ports() {
         let (object, gateway) = (input.port_object(id), quote(&redirect_name(id)));
         let elsewhere = format!("outport == {} && !is_chassis_resident({gateway})", quote(id));
         let why = "The host that sent the packet here takes another one for the gateway than this one does.";
         sink.add(stage, 200, format!("{elsewhere} && flags.redirected"), "drop;", &object, why);
         let why = "The packet leaves by a port whose gateway is another host.";
-        let actions = format!("ip.ttl = {KEPT_TTL}; outport = {gateway}; output;");
+        // By a network outside it gets there as what it is to that: a frame for the gateway.
+        let address = if port.bridges { format!("eth.dst = {}; ", port.mac) } else { String::new() };
+        let actions = format!("ip.ttl = {KEPT_TTL}; {address}outport = {gateway}; output;");
         sink.add(stage, 100, format!("{elsewhere} && ip"), actions, &object, why);
     }
 }

@@ -5,6 +5,7 @@ mod admission;
 mod advertisement;
 mod arp_resolve;
 mod balancer;
+mod commit;
 mod delivery;
 mod dhcp_relay;
 mod errors;
@@ -19,6 +20,7 @@ mod neighbours;
 mod offered;
 mod policy;
 mod routing;
+mod stateless;
 mod symmetric;
 
 pub(super) use advertisement::unasked;
@@ -40,6 +42,7 @@ pub(super) const FEATURES: &[RouterFeature] = &[
     Router(balancer::router),
     Balancer(balancer::balancer),
     Router(forced::router),
+    Router(commit::router),
     Router(advertisement::router),
     Router(multicast::router),
     Group(multicast::group),

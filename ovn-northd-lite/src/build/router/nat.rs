@@ -72,6 +72,8 @@ struct Nat<'a> {
     connects: bool,
     /// Has the source translated too, where the router does that; else empty.
     forced: &'static str,
+    /// What it does not translate is remembered, too.
+    commits_all: bool,
 }
 
 impl<'a> Nat<'a> {
@@ -112,6 +114,7 @@ impl<'a> Nat<'a> {
             outside,
             distributed,
             connects: input.ports.router.connects,
+            commits_all: input.ports.router.options.commits_all,
             forced: if forces { "flags.force_snat_for_dnat = 1; " } else { "" },
         })
     }
@@ -193,7 +196,9 @@ impl<'a> Nat<'a> {
         if !rule.exempted_external_ips.is_empty() {
             let exempted = texts(&rule.exempted_external_ips);
             let why = "The translation is not for this peer.";
-            sink.add(stage, priority + 2, exempted, "next;", object, why);
+            let is_source = stage == Stage::from(RouterOut::Snat);
+            let pass = if self.commits_all && is_source { super::commit::REMEMBER } else { "next;" };
+            sink.add(stage, priority + 2, exempted, pass, object, why);
         }
         let matching = if rule.allowed_external_ips.is_empty() {
             matching.to_owned()

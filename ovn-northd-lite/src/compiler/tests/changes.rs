@@ -23,10 +23,10 @@ use crate::{
     model::{
         Access, Acl, AclLog, Backend, Bandwidth, Candidate, Condition, DefaultPolicy, Distributed, Gateway,
         HashField, HealthCheck, IpNetwork, LoadBalancer, LogicalRouter, LogicalSwitch, Monitored, Names,
-        NatKind, NatRule, NextHop, PolicyAction, PortOptions, ProbePoint, Protocol, QosRule, Rate, Responder,
-        RouteMatch, RouteTarget, RouterPolicy, Sample, SampleCollector, Samples, Service, Severity, Shaping,
-        Snooping, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind, TemplateBackend,
-        TemplatePort, TemplateService, Vip,
+        NatKind, NatRule, NextHop, PolicyAction, PortCheck, PortOptions, ProbePoint, Protocol, QosRule, Rate,
+        Responder, RouteMatch, RouteTarget, RouterPolicy, Sample, SampleCollector, Samples, Service,
+        Severity, Shaping, Snooping, StaticMac, StaticRoute, SwitchOptions, SwitchPort, SwitchPortKind,
+        TemplateBackend, TemplatePort, TemplateService, Vip,
     },
     punt,
     southbound::{ChassisRecord, PortBinding, Wire},
@@ -262,6 +262,7 @@ impl World {
                 awaits_rarp: k.is_multiple_of(2),
                 clones_to_unknown: k % 7 == 3,
                 max_connections: (k % 5 == 1).then_some(u32::from(j)),
+                checks: (0..k / 16 % 3).map(|n| port_check(n, j)).collect(),
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);
@@ -366,6 +367,8 @@ impl World {
                 router.options.dnat_sources = sources(k % 8 < 4);
                 router.options.relays = k % 5 < 4;
                 router.options.max_connections = (k % 4 == 1).then_some(u32::from(j));
+                router.options.snat_zone = (k % 9 == 3).then_some(64_000 + u16::from(j % 2));
+                router.options.commits_all = k % 4 < 2;
             }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
@@ -393,6 +396,7 @@ impl World {
             port.route_table = table_name(j / 4);
             port.hears_all = k % 8 == 3;
             port.resides = k % 8 > 4;
+            port.bridges = j.is_multiple_of(2);
             port.dhcp_server = (k % 8 == 4).then(|| [10, 1, 0, 5].into());
             let session = Monitored { min_tx: 100, min_rx: 200, multiplier: 3, is_up: k % 4 < 2 };
             port.monitored = (0..k % 3).map(|n| ([10, n, 0, 9].into(), session.clone())).collect();
@@ -495,6 +499,7 @@ impl World {
                 templates: (0..j % 3).map(|n| template_service(n, k)).collect(),
                 hairpin_sources: (k % 5 == 2).then(|| [10, 0, 0, 98].into()).into_iter().collect(),
                 flushes: k % 4 < 2,
+                stateless: k % 4 > 1,
             };
             self.nb.load_balancers.insert(id.clone(), balancer);
         }
@@ -636,6 +641,16 @@ fn template_service(n: u8, k: u8) -> TemplateService {
             .into_iter()
             .flatten()
             .collect(),
+    }
+}
+
+fn port_check(n: u8, j: u8) -> PortCheck {
+    PortCheck {
+        protocol: [None, Some(Protocol::Udp)][usize::from(n % 2)],
+        ip: [10, 0, 0, 5 + n].into(),
+        port: u16::from(n % 2) * 53,
+        source: [10, 0, 0, 250 + j % 2].into(),
+        times: HealthCheck { interval: 1, timeout: 1, n_successes: 1, n_failures: 1 },
     }
 }
 

@@ -1,11 +1,12 @@
 //! Two chassis with real switches, connection trackers included, and the wire between
 //! them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use flowtable::{
     build::{self, Host as End, packet},
     checksum::pseudo_ipv4,
+    conntrack::Filter,
     drop::DropReason,
     field::Field,
     key::FlowKey,
@@ -132,6 +133,18 @@ impl Fabric {
                 chassis.take(commit);
             }
         }
+    }
+
+    /// Connections that a host remembers, as sources and destinations of who began them, by zone.
+    pub(super) fn connections(&self, id: &str) -> BTreeMap<u16, Vec<(IpAddr, IpAddr)>> {
+        let mut zones: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        let Some(tracker) = self.chassis[id].switch.conntrack() else { return zones };
+        for found in tracker.dump(Timestamp::from_nanos(self.now), &Filter::default()) {
+            let ip = |bits| found.original.address(bits);
+            let pair = (ip(found.original.src), ip(found.original.dst));
+            zones.entry(found.original.zone).or_default().push(pair);
+        }
+        zones
     }
 
     /// Frames that a host has received.

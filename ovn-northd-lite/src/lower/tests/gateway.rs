@@ -297,3 +297,135 @@ fn services_of_a_gateways_router_are_reached_from_outside_wherever_they_are() {
         }
     }
 }
+
+#[test]
+fn packets_get_to_a_gateway_by_the_network_outside_where_that_is_asked_for() {
+    let mut nb = with_neighbour(with_gateway(Some(7), &[("h1", 20)]));
+    nb.routers.get_mut("r").unwrap().ports.get_mut("r-ext").unwrap().bridges = true;
+    let mut fabric = Fabric::new(&nb);
+    let to = |last| End { mac: mac(last), ..end(0, "203.0.113.9", 53) };
+    let sent = fabric.send("d", &build::udp(&end(0x16, "10.0.1.6", 1000), &to(0xf1), b"x"));
+    let frame = one(&sent, "net", &fabric);
+    let seen = fields(&frame, &[Field::EthDst, Field::NwSrc, Field::NwTtl, Field::VlanTci]);
+    assert_eq!(seen, [hw(0xf2), ip("10.0.1.6"), 64, 0x1007], "it is not routed yet");
+    let by = key(&frame).get(Field::EthSrc);
+    assert!(by != hw(0xf2) && by >> 40 == 0x0a, "a network must not see the gateway here: {by:012x}");
+    assert_eq!(fabric.n_received("h1"), 0, "nothing went through a tunnel");
+    // The network brings it to all hosts; the gateway routes it.
+    assert_eq!(fabric.deliver("h2", &frame), []);
+    let out = one(&fabric.deliver("h1", &frame), "net", &fabric);
+    let seen = fields(&out, &[Field::EthSrc, Field::EthDst, Field::NwSrc, Field::NwTtl, Field::UdpSrc]);
+    assert_eq!(seen[..4], [hw(0xf2), hw(0x25), ip("203.0.113.1"), 63]);
+    let back = build::udp(&end(0x25, "203.0.113.9", 53), &end(0xf2, "203.0.113.1", seen[4] as u16), b"y");
+    let back = [&back[..12], &[0x81, 0, 0, 7], &back[12..]].concat();
+    let got = one(&fabric.deliver("h1", &back), "d", &fabric);
+    assert_eq!(fields(&got, &[Field::NwDst, Field::UdpDst]), [ip("10.0.1.6"), 1000]);
+    // Who is on the gateway's host needs no network for it.
+    let sent = fabric.send("a", &build::udp(&end(0x05, "10.0.0.5", 1000), &to(0xf0), b"x"));
+    assert_eq!(fields(&one(&sent, "net", &fabric), &[Field::EthSrc, Field::NwTtl]), [hw(0xf2), 63]);
+    fabric.check_conservation();
+}
+
+#[test]
+fn answers_without_a_memory_may_leave_by_another_gateway() {
+    let mut nb = with_neighbour(with_gateway(None, &[("h1", 20)]));
+    let mut ext = switch(5);
+    ext.ports.insert("ext2-net".into(), network(1, Some(9)));
+    ext.ports.insert("ext2-r".into(), to_router(2, "r", "r-ext2"));
+    ext.ports.insert("far2".into(), workload(9, 0x26, &["203.0.114.9"], "far-away"));
+    nb.switches.insert("ext2".into(), ext);
+    let both = balancer("203.0.113.80:80", &["10.0.0.6:8080", "10.0.1.6:8081"]);
+    nb.load_balancers.insert("lb".into(), both);
+    let r = nb.routers.get_mut("r").unwrap();
+    let mut port = router_port(4, 0xf3, &["203.0.114.1/24"]);
+    port.gateway = candidates(&[("h2", 20)]).into();
+    r.ports.insert("r-ext2".into(), port);
+    r.nats.clear();
+    r.load_balancers.insert("lb".into());
+    r.static_routes.push(route("198.51.100.0/24", Some("203.0.114.9")));
+    for stateless in [true, false] {
+        nb.load_balancers.get_mut("lb").unwrap().stateless = stateless;
+        let mut fabric = Fabric::new(&nb);
+        let mut backends = std::collections::BTreeSet::new();
+        for port in 4000..4020 {
+            let client = end(0x25, "198.51.100.7", port);
+            let service = end(0xf2, "203.0.113.80", 80);
+            let mut first = None;
+            for _ in 0..3 {
+                let sent = fabric.deliver("h1", &build::tcp(&client, &service, 2, b""));
+                let [(backend, got)] = &sent[..] else { panic!("{sent:?} {:?}", fabric.drops()) };
+                let seen = fields(got, &[Field::NwSrc, Field::NwDst, Field::TcpDst]);
+                let (last, address, inner, at) = match backend.as_str() {
+                    "b" => (0x06, "10.0.0.6", 0xf0, 8080),
+                    _ => (0x16, "10.0.1.6", 0xf1, 8081),
+                };
+                assert_eq!(seen, [ip("198.51.100.7"), ip(address), at.into()]);
+                assert_eq!(first.get_or_insert(backend.clone()), backend, "a connection has one backend");
+                let back = End { mac: mac(inner), ..client };
+                let sent = fabric.send(backend, &build::tcp(&end(last, address, at), &back, 18, b""));
+                let frame = one(&sent, "net", &fabric);
+                let seen = fields(&frame, &[Field::EthSrc, Field::NwSrc, Field::TcpSrc, Field::VlanTci]);
+                let own = if stateless { (ip("203.0.113.80"), 80) } else { (ip(address), at.into()) };
+                assert_eq!(seen, [hw(0xf3), own.0, own.1, 0x1009], "by the other gateway");
+            }
+            backends.extend(first);
+        }
+        assert_eq!(backends.len(), 2, "both backends serve");
+        let n_known: usize = ["h1", "h2"].map(|id| fabric.connections(id).len()).iter().sum();
+        assert_eq!(n_known > 0, !stateless, "somebody remembers");
+        fabric.check_conservation();
+    }
+}
+
+#[test]
+fn a_gateway_remembers_what_it_does_not_translate_where_that_is_asked_for() {
+    for commits_all in [false, true] {
+        let mut nb = with_neighbour(with_gateway(None, &[("h1", 20)]));
+        let r = nb.routers.get_mut("r").unwrap();
+        r.options.commits_all = commits_all;
+        r.options.snat_zone = Some(64_007);
+        r.nats.clear();
+        r.nats.insert("in".into(), nat(NatKind::Destination, "203.0.113.60", "10.0.0.6/32"));
+        let mut fabric = Fabric::new(&nb);
+        let far = |port| end(0x25, "203.0.113.9", port);
+        for _ in 0..2 {
+            // Begun inside, on both hosts; begun outside; and one that is translated.
+            for (from, last, address, inner) in [("a", 0x05, "10.0.0.5", 0xf0), ("d", 0x16, "10.0.1.6", 0xf1)]
+            {
+                let to = End { mac: mac(inner), ..far(53) };
+                one(&fabric.send(from, &build::udp(&end(last, address, 7), &to, b"x")), "net", &fabric);
+                one(
+                    &fabric.deliver("h1", &build::udp(&far(53), &end(0xf2, address, 7), b"y")),
+                    from,
+                    &fabric,
+                );
+            }
+            one(&fabric.deliver("h1", &build::udp(&far(9), &end(0xf2, "10.0.1.5", 8), b"x")), "c", &fabric);
+            let to = End { mac: mac(0xf1), ..far(9) };
+            one(&fabric.send("c", &build::udp(&end(0x15, "10.0.1.5", 8), &to, b"y")), "net", &fabric);
+            one(
+                &fabric.deliver("h1", &build::udp(&far(9), &end(0xf2, "203.0.113.60", 8), b"x")),
+                "b",
+                &fabric,
+            );
+            let to = End { mac: mac(0xf0), ..far(9) };
+            let sent = fabric.send("b", &build::udp(&end(0x06, "10.0.0.6", 8), &to, b"y"));
+            assert_eq!(fields(&one(&sent, "net", &fabric), &[Field::NwSrc]), [ip("203.0.113.60")]);
+        }
+        let mut known = fabric.connections("h1");
+        let mut plain = known.remove(&64_007).unwrap_or_default();
+        plain.sort();
+        let pair = |from: &str, to: &str| (from.parse().unwrap(), to.parse().unwrap());
+        let all = [
+            pair("10.0.0.5", "203.0.113.9"),
+            pair("10.0.1.6", "203.0.113.9"),
+            pair("203.0.113.9", "10.0.1.5"),
+        ];
+        assert_eq!(plain, if commits_all { all.to_vec() } else { Vec::new() });
+        // What is translated is known by its destination, as ever.
+        let rest: Vec<_> = known.into_values().collect();
+        assert_eq!(rest, [vec![pair("203.0.113.9", "203.0.113.60")]]);
+        assert_eq!(fabric.connections("h2").len(), 0);
+        fabric.check_conservation();
+    }
+}

@@ -318,3 +318,78 @@ fn the_responder_is_asked_for_errors_and_neighbours() {
     }
     fabric.check_conservation();
 }
+
+#[test]
+fn a_router_of_one_chassis_remembers_each_connection_once() {
+    let mut nb = with_outside(Some("h1"));
+    let r = nb.routers.get_mut("r").unwrap();
+    r.options.commits_all = true;
+    r.options.snat_zone = Some(5);
+    r.nats.insert("out".into(), nat(NatKind::Source, "203.0.113.1", "10.0.1.0/24"));
+    r.nats.insert("in".into(), nat(NatKind::Destination, "203.0.113.60", "10.0.0.6/32"));
+    let mut fabric = Fabric::new(&nb);
+    let outside = |port| end(0x25, "203.0.113.9", port);
+    let to = |last, host: Host| Host { mac: mac(last), ..host };
+    for _ in 0..3 {
+        // Plain, from inside and from outside.
+        udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 7), to(0xf0, outside(53))));
+        udp(&mut fabric, "o", (outside(53), end(0xf2, "10.0.0.5", 7)));
+        udp(&mut fabric, "o", (outside(9), end(0xf2, "10.0.0.5", 8)));
+        udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 8), to(0xf0, outside(9))));
+        // With a hidden source; with a translated destination.
+        let (_, seen) = udp(&mut fabric, "d", (end(0x16, "10.0.1.6", 7), to(0xf1, outside(53))));
+        let (back, _) = udp(&mut fabric, "o", (outside(53), end(0xf2, "203.0.113.1", seen[2] as u16)));
+        assert_eq!(back, "d");
+        udp(&mut fabric, "o", (outside(9), end(0xf2, "203.0.113.60", 8)));
+        let (_, seen) = udp(&mut fabric, "b", (end(0x06, "10.0.0.6", 8), to(0xf0, outside(9))));
+        assert_eq!(seen[0], ip("203.0.113.60"));
+    }
+    let mut known = fabric.connections("h1");
+    let mut sources = known.remove(&5).unwrap();
+    sources.sort();
+    let pair = |from: &str, to: &str| (from.parse().unwrap(), to.parse().unwrap());
+    let plain = [
+        pair("10.0.0.5", "203.0.113.9"),
+        pair("10.0.1.6", "203.0.113.9"),
+        pair("203.0.113.9", "10.0.0.5"),
+        // As it goes on when its destination has been translated.
+        pair("203.0.113.9", "10.0.0.6"),
+    ];
+    assert_eq!(sources, plain);
+    assert_eq!(known.into_values().collect::<Vec<_>>(), [vec![pair("203.0.113.9", "203.0.113.60")]]);
+    fabric.check_conservation();
+}
+
+#[test]
+fn routers_that_share_a_zone_do_not_give_one_port_to_two_connections() {
+    for shared in [true, false] {
+        let mut nb = with_outside(Some("h1"));
+        let mut other = nb.routers["r"].clone();
+        other.key = crate::key::DatapathKey::new(77).unwrap();
+        other.ports.clear();
+        other.ports.insert("s-ext".into(), router_port(1, 0xe2, &["203.0.113.1/24"]));
+        other.ports.insert("s-in".into(), router_port(2, 0xe3, &["10.0.7.1/24"]));
+        let mut inside = switch(7);
+        inside.ports.insert("e".into(), workload(1, 0x71, &["10.0.7.5"], "h1"));
+        inside.ports.insert("in-s".into(), to_router(2, "s", "s-in"));
+        nb.switches.insert("inside".into(), inside);
+        nb.switches.get_mut("ext").unwrap().ports.insert("ext-s".into(), to_router(3, "s", "s-ext"));
+        nb.routers.insert("s".into(), other);
+        for router in nb.routers.values_mut() {
+            router.options.snat_zone = shared.then_some(1);
+            router.nats.insert("out".into(), nat(NatKind::Source, "203.0.113.1", "10.0.0.0/16"));
+        }
+        let mut fabric = Fabric::new(&nb);
+        let (to, seen) = udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 2000), end(0xf0, "203.0.113.9", 53)));
+        assert_eq!((to.as_str(), seen[0]), ("o", ip("203.0.113.1")));
+        let (to, other) = udp(&mut fabric, "e", (end(0x71, "10.0.7.5", 2000), end(0xe3, "203.0.113.9", 53)));
+        assert_eq!((to.as_str(), other[0]), ("o", ip("203.0.113.1")));
+        assert_eq!(seen[2] != other[2], shared, "outside they are told apart: {seen:?} {other:?}");
+        let zones: Vec<_> = fabric.connections("h1").into_keys().collect();
+        match shared {
+            true => assert_eq!(zones, [1]),
+            false => assert!(zones.len() == 2 && zones.iter().all(|zone| (1024..64_000).contains(zone))),
+        }
+        fabric.check_conservation();
+    }
+}

@@ -1,7 +1,9 @@
 //! Health checks, as the backend of a load balancer sees them.
 
 use ovn_northd_lite::{
-    model::{Backend, DefaultPolicy, HealthCheck, LoadBalancer, ProbePoint, Protocol, Service, Vip},
+    model::{
+        Backend, DefaultPolicy, HealthCheck, LoadBalancer, PortCheck, ProbePoint, Protocol, Service, Vip,
+    },
     punt::MONITOR_MAC,
 };
 
@@ -44,6 +46,7 @@ fn asked(nb: &Northbound) -> Vec<Asked> {
     let sb = compile(nb, &BTreeMap::new());
     let binding = &sb.bindings["a"];
     let asked = |probe: &ovn_northd_lite::southbound::Probe| Asked {
+        id: "a".to_owned(),
         datapath: binding.datapath,
         port: binding.key,
         probe: probe.clone(),
@@ -189,4 +192,69 @@ fn forged_and_broken_answers_say_nothing() {
     // Somebody who is asked nothing any more is forgotten.
     net.responder.set_checks(net.now, Vec::new());
     assert_eq!(net.pass(10 * SECOND), []);
+}
+
+#[test]
+fn workloads_are_asked_as_such_and_an_echo_is_an_answer() {
+    let mut nb = network();
+    let near = nb.switches.get_mut("near").unwrap();
+    near.default_policy = DefaultPolicy::Drop;
+    let check = |protocol, ip: &str, source: &str| PortCheck {
+        protocol,
+        ip: ip.parse().unwrap(),
+        port: if protocol.is_some() { 8080 } else { 0 },
+        source: source.parse().unwrap(),
+        times: CHECK,
+    };
+    near.ports.get_mut("a").unwrap().options.checks = vec![
+        check(None, "10.0.0.5", "10.0.0.250"),
+        check(None, "2001:db8::5", "2001:db8::250"),
+        check(Some(Protocol::Tcp), "10.0.0.5", "10.0.0.250"),
+    ];
+    let mut net = Net::of(&nb);
+    net.responder.set_checks(net.now, asked(&nb));
+    for round in 0..5 {
+        let questions = net.pass(if round == 0 { 0 } else { 2 * SECOND });
+        assert_eq!(questions.len(), 3, "{:?}", net.switch.drops());
+        for (port, frame) in questions {
+            check_sums(&frame);
+            assert_eq!(port, A);
+            let seen =
+                [Field::NwProto, Field::IcmpType, Field::Icmpv6Type].map(|field| key(&frame).get(field));
+            // An answer to a question, of whom both are asked; the third is silent.
+            let Some((kind, at)) = [(1, 8, 0, 34), (58, 128, 129, 54)]
+                .into_iter()
+                .find(|(proto, kind, ..)| seen[0] == *proto && seen[1..].contains(kind))
+                .map(|(.., answer, at)| (answer, at))
+            else {
+                assert_eq!(seen[0], 6);
+                continue;
+            };
+            if round > 1 && kind == 129 {
+                continue;
+            }
+            let mut back = answer(&frame, 0);
+            // Ports are turned around there, which an echo has none of.
+            back[at..at + 4].copy_from_slice(&frame[at..at + 4]);
+            back[at] = kind;
+            let mut other = back.clone();
+            other[at + 5] ^= 1;
+            assert_eq!(net.send(A, &other), [], "it is about another question");
+            assert_eq!(net.send(A, &back), []);
+        }
+        net.pass(SECOND);
+    }
+    let known: Vec<_> = net
+        .health
+        .iter()
+        .map(|known| (known.port.as_str(), &*known.vip, &*known.backend, known.online))
+        .collect();
+    let all = [
+        ("a", "icmp", "10.0.0.5", true),
+        ("a", "icmp", "2001:db8::5", false),
+        ("a", "tcp", "10.0.0.5:8080", false),
+    ];
+    assert_eq!(known.len(), all.len());
+    assert!(all.iter().all(|one| known.contains(one)), "{known:?}");
+    assert!(net.health.iter().all(|known| known.balancer.is_empty()));
 }
