@@ -216,7 +216,6 @@ impl Check {
             (Some(Protocol::Udp), UDP) if is_from_it => {
                 (ports(segment.bytes)? == (*port, question.port)).then_some((true, None))
             }
-            // An error quotes the datagram that it is about (RFC 792, RFC 4443 §3.1).
             // Identifier and number are ours (RFC 792, RFC 4443 §4.2).
             (None, ICMP | ICMPV6) if is_from_it => {
                 let reply = if segment.proto == ICMP { 0 } else { 129 };
@@ -224,6 +223,7 @@ impl Check {
                 let is_ours = ports(segment.bytes.get(4..)?)? == (question.port, question.sequence as u16);
                 (kind == reply && is_ours).then_some((true, None))
             }
+            // An error quotes the datagram that it is about (RFC 792, RFC 4443 §3.1).
             (Some(Protocol::Udp), ICMP | ICMPV6) if segment.dst == *source => {
                 let is_v4 = segment.proto == ICMP;
                 let unreachable = if is_v4 { 3 } else { 1 };
