@@ -23,102 +23,103 @@ struct Rule<'a> {
 const FEATURES: &[Feature] = &[
     Feature { name: "delivery", n_worlds: 20, is_met_by: |_| false },
     Feature { name: "drop", n_worlds: 20, is_met_by: |_| false },
-    Feature { name: "refusal", n_worlds: 150, is_met_by: |_| false },
-    Feature { name: "question", n_worlds: 150, is_met_by: |_| false },
+    Feature { name: "refusal", n_worlds: 50, is_met_by: |_| false },
+    Feature { name: "question", n_worlds: 80, is_met_by: |_| false },
     Feature {
         name: "policy that allows",
-        n_worlds: 150,
-        is_met_by: |rule| rule.is_policy() && !rule.drops() && !rule.has("->reg0"),
+        n_worlds: 300,
+        is_met_by: |rule| rule.is_policy() && !rule.drops() && !rule.reroutes(),
     },
-    Feature { name: "policy that drops", n_worlds: 150, is_met_by: |rule| rule.is_policy() && rule.drops() },
+    Feature { name: "policy that drops", n_worlds: 1500, is_met_by: |rule| rule.is_policy() && rule.drops() },
     Feature {
         name: "policy that reroutes",
-        n_worlds: 150,
-        is_met_by: |rule| rule.is_policy() && rule.has("->reg0"),
+        n_worlds: 300,
+        is_met_by: |rule| rule.is_policy() && rule.reroutes(),
     },
     Feature {
         name: "route of a table",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.is_route() && rule.has("reg7=0x1/"),
     },
     Feature {
-        name: "route by source",
-        n_worlds: 150,
-        is_met_by: |rule| rule.is_route() && rule.has("nw_src="),
+        name: "route of another table",
+        n_worlds: 1500,
+        is_met_by: |rule| rule.is_route() && rule.has("reg7=0x2/"),
     },
     Feature {
-        name: "route to nowhere",
-        n_worlds: 150,
-        is_met_by: |rule| rule.is_route() && rule.has("nw_dst=") && rule.drops(),
+        name: "route by source",
+        n_worlds: 300,
+        is_met_by: |rule| rule.is_route() && (rule.has("nw_src=") || rule.has("ipv6_src=")),
     },
+    Feature { name: "route to nowhere", n_worlds: 300, is_met_by: |rule| rule.is_route() && rule.drops() },
     Feature {
         name: "load balancer of a switch",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.balances("ls_in_lb") && rule.has("group:"),
     },
     Feature {
         name: "load balancer of a switch that refuses",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.balances("ls_in_lb") && rule.has("controller"),
     },
     Feature {
         name: "load balancer without backends",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.balances("ls_in_lb") && rule.drops(),
     },
     Feature {
         name: "client that is its own backend",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.balances("ls_in_nat_hairpin"),
     },
     Feature {
         name: "load balancer of a router",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.balances("lr_in_dnat") && rule.has("group:"),
     },
     Feature {
         name: "load balancer of a router that refuses",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.balances("lr_in_dnat") && rule.has("controller"),
     },
     Feature {
         name: "translated source",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.translates("lr_out_snat") && rule.has("nat(src"),
     },
     Feature {
         name: "translated destination",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.translates("lr_in_dnat") && rule.has("nat(dst"),
     },
     Feature {
         name: "source without a memory",
-        n_worlds: 150,
-        is_met_by: |rule| rule.translates("lr_out_snat") && rule.has("->nw_src"),
+        n_worlds: 1500,
+        is_met_by: |rule| rule.translates("lr_out_snat") && rule.rewrites("src"),
     },
     Feature {
         name: "destination without a memory",
-        n_worlds: 150,
-        is_met_by: |rule| rule.translates("lr_in_dnat") && rule.has("->nw_dst"),
+        n_worlds: 1500,
+        is_met_by: |rule| rule.translates("lr_in_dnat") && rule.rewrites("dst"),
     },
     Feature {
         name: "peer that a translation is not for",
-        n_worlds: 150,
-        is_met_by: |rule| rule.translates("lr_out_snat") && !rule.has("nat(") && !rule.has("->nw_src"),
+        n_worlds: 1500,
+        is_met_by: |rule| rule.translates("lr_out_snat") && !rule.has("nat(") && !rule.rewrites("src"),
     },
     Feature {
         name: "translation on the workload's host",
-        n_worlds: 150,
+        n_worlds: 1500,
         is_met_by: |rule| rule.translates("lr_in_gw_redirect"),
     },
     Feature {
         name: "packet that is turned around",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.translates("lr_out_egr_loop"),
     },
     Feature {
         name: "packet that nothing is translated for",
-        n_worlds: 150,
+        n_worlds: 300,
         is_met_by: |rule| rule.translates("lr_in_arp_resolve") && rule.drops(),
     },
 ];
@@ -130,6 +131,14 @@ impl Rule<'_> {
 
     fn has(&self, text: &str) -> bool {
         self.text.contains(text)
+    }
+
+    fn reroutes(&self) -> bool {
+        self.has("->reg0") || self.has("->xxreg0")
+    }
+
+    fn rewrites(&self, end: &str) -> bool {
+        self.has(&format!("->nw_{end}")) || self.has(&format!("->ipv6_{end}"))
     }
 
     fn is_route(&self) -> bool {

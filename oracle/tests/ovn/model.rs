@@ -141,8 +141,8 @@ fn a_router(
             static_macs: BTreeMap::new(),
             mtu: None,
             route_table: switch
-                .filter(|switch| world.red.contains(&(router, *switch)))
-                .map_or_else(String::new, |_| "red".to_owned()),
+                .and_then(|switch| world.tables.get(&(router, switch)))
+                .map_or_else(String::new, |table| (*table).to_owned()),
             hears_all: false,
             monitored: Default::default(),
             resides: false,
@@ -164,7 +164,7 @@ fn a_router(
             None => RouteTarget::Discard,
         },
         symmetric: false,
-        table: if route.is_red { "red".to_owned() } else { String::new() },
+        table: route.table.to_owned(),
         hash_fields: Vec::new(),
         monitored: false,
     });

@@ -58,9 +58,10 @@ fn is_told(world: &World, balancer: &Balancer, from: usize) -> bool {
     !is_own || serves && !world.acls.iter().any(|acl| acl.is_inbound)
 }
 
-/// Of a port to workloads.
 fn is_of_router(ip: &str) -> bool {
-    ip.ends_with(".254") || ip.ends_with("::fe")
+    ip.ends_with(".254")
+        || ip.ends_with("::fe")
+        || ["100.64.0.1", "100.64.0.2", "fd64::1", "fd64::2"].contains(&ip)
 }
 
 impl Probe {
@@ -103,8 +104,8 @@ impl Probe {
                     eth_dst = router_mac(router, Some(own.switch));
                 }
             }
-            (8..=10, Some(router)) if is_v4 && !world.external().is_empty() => {
-                dst.clone_from(&rng.pick(&world.external()).external);
+            (8..=10, Some(router)) if !world.external(is_v4).is_empty() => {
+                dst.clone_from(&rng.pick(&world.external(is_v4)).external);
                 eth_dst = router_mac(router, Some(own.switch));
                 if is_of_router(&dst) && speech == Speech::Ping {
                     speech = Speech::Udp(53);

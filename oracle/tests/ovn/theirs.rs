@@ -78,8 +78,8 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
             if world.places[router] == Place::Gateway(switch) {
                 commands.push(format!("lrp-set-gateway-chassis r{router}-{on} h"));
             }
-            if switch.is_some_and(|switch| world.red.contains(&(router, switch))) {
-                commands.push(format!("lrp-set-options r{router}-{on} route_table=red"));
+            if let Some(table) = switch.and_then(|switch| world.tables.get(&(router, switch))) {
+                commands.push(format!("lrp-set-options r{router}-{on} route_table={table}"));
             }
             commands.push(format!("lsp-add {on} {on}-r{router}"));
             commands.push(format!("lsp-set-type {on}-r{router} router"));
@@ -90,7 +90,10 @@ pub(crate) fn commands(world: &World) -> Vec<String> {
     for route in &world.routes {
         let policy = if route.is_by_source { "src-ip" } else { "dst-ip" };
         let hop = route.hop.as_deref().unwrap_or("discard");
-        let table = if route.is_red { " --route-table=red" } else { "" };
+        let table = match route.table {
+            "" => String::new(),
+            table => format!(" --route-table={table}"),
+        };
         let (router, prefix) = (route.router, &route.prefix);
         commands.push(format!("--policy={policy}{table} lr-route-add r{router} {prefix} {hop}"));
     }

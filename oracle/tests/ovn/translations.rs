@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oracle::rng::Rng;
 
-use crate::world::World;
+use crate::world::{World, router_networks};
 
 /// Where a router is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub(crate) enum Kind {
 pub(crate) struct Nat {
     pub(crate) router: usize,
     pub(crate) kind: Kind,
+    pub(crate) is_v4: bool,
     pub(crate) external: String,
     /// Inside: a network for `Source`.
     pub(crate) logical: String,
@@ -113,10 +114,11 @@ impl World {
     fn a_nat(&self, router: usize, n: usize, rng: &mut Rng) -> Nat {
         let idx = rng.index(self.ports.len());
         let target = &self.ports[idx];
-        let kind = rng.pick(&[Kind::Source, Kind::Destination, Kind::Both]);
-        let logical = match kind {
-            Kind::Source if rng.one_in(2) => format!("10.0.{}.0/24", target.switch),
-            _ => target.ip(true),
+        let (kind, is_v4) = (rng.pick(&[Kind::Source, Kind::Destination, Kind::Both]), !rng.one_in(4));
+        let logical = match (kind, is_v4) {
+            (Kind::Source, true) if rng.one_in(2) => format!("10.0.{}.0/24", target.switch),
+            (Kind::Source, false) if rng.one_in(2) => format!("fd00:{}::/64", target.switch),
+            _ => target.ip(is_v4),
         };
         let is_both = kind == Kind::Both;
         let is_distributed = is_both && matches!(self.places[router], Place::Gateway(_)) && rng.one_in(3);
@@ -124,11 +126,12 @@ impl World {
         let peers = rng.one_in(4).then(|| (rng.index(self.sets.len()), rng.one_in(2)));
         // Other peers' packets OVN then drops, whatever a policy says.
         let reroutes = self.policies.iter().any(|policy| policy.router == router && policy.hop.is_some());
-        let peers = peers.filter(|_| !is_stateless || !reroutes);
+        let peers = peers.filter(|_| is_v4 && (!is_stateless || !reroutes));
         Nat {
             router,
             kind,
-            external: self.an_address(router, (n, kind, peers.is_some()), rng),
+            is_v4,
+            external: self.an_address(router, is_v4, (n, kind, peers.is_some()), rng),
             logical,
             is_stateless,
             distributed: is_distributed.then(|| (idx, format!("0a:00:00:00:ee:{:02x}", 16 * router + n))),
@@ -137,16 +140,31 @@ impl World {
     }
 
     /// An address outside, for the translation number so and so.
-    fn an_address(&self, router: usize, (n, kind, has_peers): (usize, Kind, bool), rng: &mut Rng) -> String {
-        let (network, own) = match self.places[router] {
-            Place::Gateway(None) => ("100.64.0".to_owned(), router + 1),
-            Place::Gateway(Some(switch)) => (format!("10.0.{switch}"), 254),
+    fn an_address(
+        &self,
+        router: usize,
+        is_v4: bool,
+        (n, kind, has_peers): (usize, Kind, bool),
+        rng: &mut Rng,
+    ) -> String {
+        let last = 200 + 10 * router + n;
+        let switch = match self.places[router] {
+            Place::Gateway(switch) => switch,
             // What is sent to one in its own networks and not translated, OVN sends on.
-            _ if has_peers || rng.one_in(2) => return format!("172.16.0.{}", 200 + 10 * router + n),
-            _ => (format!("10.0.{}", rng.pick(&self.routers[router])), 254),
+            _ if has_peers || rng.one_in(2) => {
+                return if is_v4 { format!("172.16.0.{last}") } else { format!("fd16::{last:x}") };
+            }
+            _ => Some(rng.pick(&self.routers[router])),
         };
-        let is_own = kind == Kind::Source && rng.one_in(3);
-        format!("{network}.{}", if is_own { own } else { 200 + 10 * router + n })
+        let [v4, v6] = router_networks(router, switch);
+        let network = if is_v4 { v4 } else { v6 };
+        let (own, _) = network.split_once('/').unwrap();
+        // From other routers OVN lets packets in that come from a router's own address.
+        if kind == Kind::Source && self.routers.len() == 1 && rng.one_in(3) {
+            return own.to_owned();
+        }
+        let (base, _) = own.rsplit_once(['.', ':']).unwrap();
+        if is_v4 { format!("{base}.{last}") } else { format!("{base}:{last:x}") }
     }
 
     /// Load balancers.
@@ -178,10 +196,10 @@ impl World {
 
     /// Addresses outside that packets may be sent to. ovn-trace gives up where a router of one host looks
     /// for the translation of a source.
-    pub(crate) fn external(&self) -> Vec<&Nat> {
+    pub(crate) fn external(&self, is_v4: bool) -> Vec<&Nat> {
         let is_told = |nat: &&Nat| {
             let is_looked_up = nat.kind != Kind::Destination && !nat.is_stateless;
-            self.places[nat.router] != Place::OneHost || !is_looked_up
+            nat.is_v4 == is_v4 && (self.places[nat.router] != Place::OneHost || !is_looked_up)
         };
         self.nats.iter().filter(is_told).collect()
     }

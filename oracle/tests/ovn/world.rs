@@ -1,6 +1,6 @@
 //! Random logical networks, as plain values that both sides are told in their own words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oracle::rng::Rng;
 
@@ -26,8 +26,8 @@ pub(crate) struct World {
     /// Where each router is.
     pub(crate) places: Vec<Place>,
     pub(crate) nats: Vec<Nat>,
-    /// Routers' ports, by router and switch, whose packets take the routes of table `red`.
-    pub(crate) red: BTreeSet<(usize, usize)>,
+    /// Tables whose routes packets take, by router and the switch of the port that they come by.
+    pub(crate) tables: BTreeMap<(usize, usize), &'static str>,
 }
 
 /// A workload: its number is its index, which its addresses are made of.
@@ -47,8 +47,8 @@ pub(crate) struct Route {
     /// The next hop; `None`: nowhere.
     pub(crate) hop: Option<String>,
     pub(crate) is_by_source: bool,
-    /// For packets by ports of table `red` alone.
-    pub(crate) is_red: bool,
+    /// For packets by ports of this table; empty: by those of none.
+    pub(crate) table: &'static str,
 }
 
 /// A policy of a router. Priorities are unique.
@@ -154,7 +154,7 @@ impl World {
                             prefix,
                             hop,
                             is_by_source: false,
-                            is_red: false,
+                            table: "",
                         }));
                     }
                 }
@@ -162,13 +162,16 @@ impl World {
             _ => self.routers = vec![all],
         }
         for router in 0..self.routers.len() {
-            let switches = self.routers[router].iter().filter(|_| rng.one_in(3));
-            self.red.extend(switches.map(|switch| (router, *switch)));
+            for switch in &self.routers[router] {
+                if rng.one_in(3) {
+                    self.tables.insert((router, *switch), rng.pick(&["red", "blue"]));
+                }
+            }
             let mut used = BTreeSet::new();
-            for _ in 0..rng.below(4) {
+            for _ in 0..rng.below(5) {
                 let route = self.a_route(router, rng);
                 // Whom one of several to the same gets is not what is compared.
-                if used.insert((route.prefix.clone(), route.is_by_source, route.is_red)) {
+                if used.insert((route.prefix.clone(), route.is_by_source, route.table)) {
                     self.routes.push(route);
                 }
             }
@@ -176,20 +179,22 @@ impl World {
     }
 
     fn a_route(&self, router: usize, rng: &mut Rng) -> Route {
-        let hop = (!rng.one_in(3)).then(|| rng.pick(&self.ports).ip(true));
+        let (is_v4, is_by_source) = (!rng.one_in(4), rng.one_in(3));
         // A next hop has to be on a network of the router's.
-        let is_near = |hop: &String| {
-            self.routers[router].iter().any(|switch| hop.starts_with(&format!("10.0.{switch}.")))
+        let hop = Some(rng.pick(&self.ports)).filter(|hop| self.routers[router].contains(&hop.switch));
+        let hop = hop.filter(|_| !rng.one_in(3)).map(|hop| hop.ip(is_v4));
+        let prefix = match (rng.below(3), is_v4) {
+            (0, true) if !is_by_source => "192.0.2.0/24".to_owned(),
+            (0, false) if !is_by_source => "2001:db8::/64".to_owned(),
+            (_, true) => format!("{}/32", rng.pick(&self.ports).ip(true)),
+            (_, false) => format!("{}/128", rng.pick(&self.ports).ip(false)),
         };
-        let is_by_source = rng.one_in(3);
-        let prefix = match rng.below(3) {
-            0 if !is_by_source => "192.0.2.0/24".to_owned(),
-            _ => format!("{}/32", rng.pick(&self.ports).ip(true)),
-        };
+        let tables = self.tables.iter().filter(|((of, _), _)| *of == router).map(|(_, table)| *table);
+        let tables: Vec<_> = tables.collect();
         // Routes by source without a table OVN has for all ports.
-        let has_red = self.red.iter().any(|(of, _)| *of == router);
-        let is_red = has_red && (is_by_source || !rng.one_in(3));
-        Route { router, prefix, hop: hop.filter(is_near), is_by_source, is_red }
+        let has_table = !tables.is_empty() && (is_by_source || !rng.one_in(3));
+        let table = if has_table { rng.pick(&tables) } else { "" };
+        Route { router, prefix, hop, is_by_source, table }
     }
 
     /// Policies.
@@ -200,16 +205,19 @@ impl World {
                 priority += 1 + rng.below(9) as u16;
                 let (port, side) = (rng.pick(&self.ports), rng.pick(&["src", "dst"]));
                 let switch = rng.pick(&self.routers[router]);
+                let is_v4 = !rng.one_in(4);
+                let (ip, icmp) = if is_v4 { ("ip4", "icmp4") } else { ("ip6", "icmp6") };
+                let all = if is_v4 { "10.0.0.0/16" } else { "fd00::/16" };
                 let matching = match rng.below(6) {
-                    0 => format!("ip4.{side} == {}", port.ip(true)),
-                    1 => format!("ip4.{side} == $as{}", rng.index(self.sets.len())),
-                    2 => format!("ip4 && inport == \"r{router}-{}\"", SWITCHES[switch]),
-                    3 => "ip4 && tcp".to_owned(),
-                    4 => format!("ip4.{side} == 10.0.0.0/16 && udp"),
-                    _ => format!("ip4.src != {} && icmp4", port.ip(true)),
+                    0 => format!("{ip}.{side} == {}", port.ip(is_v4)),
+                    1 if is_v4 => format!("ip4.{side} == $as{}", rng.index(self.sets.len())),
+                    1 | 2 => format!("{ip} && inport == \"r{router}-{}\"", SWITCHES[switch]),
+                    3 => format!("{ip} && tcp"),
+                    4 => format!("{ip}.{side} == {all} && udp"),
+                    _ => format!("{ip}.src != {} && {icmp}", port.ip(is_v4)),
                 };
                 let near: Vec<_> = self.ports.iter().filter(|port| port.switch == switch).collect();
-                let hop = rng.pick(&near).ip(true);
+                let hop = rng.pick(&near).ip(is_v4);
                 let (action, hop) = match rng.below(4) {
                     0 => ("drop", None),
                     1 => ("allow", None),
