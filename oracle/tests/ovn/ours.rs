@@ -231,6 +231,7 @@ fn a_router(
             advertisement: None,
             static_macs: BTreeMap::new(),
             mtu: None,
+            mtu_bypass: String::new(),
             route_table: String::new(),
             hears_all: false,
             monitored: Default::default(),
@@ -256,6 +257,7 @@ fn a_router(
         table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     });
     LogicalRouter {
         key: DatapathKey::new(20 + router as u32).unwrap(),
