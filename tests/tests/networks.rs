@@ -670,6 +670,7 @@ fn neighbours_are_followed_and_forgotten_as_the_router_is_told() -> Result<()> {
         reach_cleanly(net.netns(vm), moves)?;
         // Whom the router did not know it does not remember for that, unless it is told to.
         net.netns(x).ip(&["addr", "add", "10.0.2.77/24", "dev", "eth0"])?;
+        net.netns(x).ip(&["route", "add", "default", "via", "10.0.2.1"])?;
         say(net, x, "10.0.2.77")?;
         say(net, y, "10.0.2.10")?;
         shows("10.0.2.77", false)?;
