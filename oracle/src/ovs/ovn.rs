@@ -221,7 +221,7 @@ impl Ovn {
     /// When it does not understand.
     pub fn trace(&self, datapath: &str, packet: &str, state: &str) -> Result<String> {
         let (database, state) = (self.socket("--db", "sb"), format!("--ct={state}"));
-        let mut words = vec![database.as_str(), "--minimal"];
+        let mut words = vec![database.as_str(), "--summary"];
         words.extend([state.as_str(); MAX_LOOKUPS]);
         words.extend([datapath, packet]);
         self.processes.run("usr/bin/ovn-trace", &words)

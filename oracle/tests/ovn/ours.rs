@@ -1,51 +1,59 @@
-//! The network as our compiler takes it, all of it on one host, and what the switch's own trace says.
+//! What becomes of packets here: of those that begin connections in the switch, with its tracker, of others
+//! by its trace. Those are packets whose connections would have to be there before them, and pings that
+//! routers answer: ovn-trace takes the answer for one more packet of the same kind.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use flowtable::{
     build::{self, Host},
+    conntrack::{Config, Conntrack, Storage},
+    field::Field,
     key::{FlowKey, ct_state},
+    packet::Packet,
     parse::parse,
     pipeline::Translation,
     port::{PortInfo, PortRole, PortTable},
     snapshot::Snapshot,
+    switch::{Sink, Switch, SwitchConfig},
     table::{Change, GroupChange, MeterChange, SetChange, Tables},
-    trace::{StepEvent, Trace, TraceOptions, trace_with},
-    types::{Epoch, MacAddr, PortNo, Priority},
+    trace::{StepEvent, Trace, TraceOptions, leaving, trace_with},
+    types::{Epoch, MacAddr, PortNo, Timestamp},
 };
 use ovn_northd_lite::{
-    LocalPorts, check_match, compile,
-    key::{DatapathKey, PortKey},
-    lower,
-    model::{
-        Acl, AclAction, AclDirection, IpNetwork, LogicalRouter, LogicalSwitch, NextHop, Northbound,
-        PortAddresses, PortGroup, PortSecurity, RouteMatch, RouteTarget, RouterPort, SetMember, StaticRoute,
-        SwitchPort, SwitchPortKind,
-    },
+    LocalPorts, compile, lower,
     punt::{Request, Service},
 };
 
 use crate::{
-    Verdict,
-    packet::{Probe, Speech},
-    world::{self, SWITCHES, World, router_mac, router_networks},
+    Left, Verdict, model,
+    packet::{Headers, Probe, SRC_PORT, Speech},
+    world::{self, World},
 };
 
 /// Lookups of connections on a packet's way, at most.
 const MAX_LOOKUPS: usize = 12;
+/// Passes of one packet, and its connections, at most.
+const N_PASSES: usize = 1 << 8;
 
 /// The switch of the one host.
 pub(crate) struct Ours {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     names: BTreeMap<PortNo, String>,
+    /// Nothing changes addresses: the switch's trace has to say the same as the switch.
+    is_plain: bool,
 }
 
 impl Ours {
     pub(crate) fn new(world: &World) -> Self {
-        let nb = network(world);
+        let nb = model::network(world);
         let number = |port: &world::Port| PortNo::new(port.number.into()).unwrap();
         let ports: BTreeMap<_, _> = world.ports.iter().map(|port| (port.id(), number(port))).collect();
-        let local = LocalPorts { chassis: "h".to_owned(), ports: ports.clone(), ..LocalPorts::default() };
+        let chassis = model::HOST.to_owned();
+        let local = LocalPorts { chassis, ports: ports.clone(), ..LocalPorts::default() };
         let lowered = lower(&compile(&nb, &BTreeMap::new()), &local);
         assert_eq!(lowered.errors, []);
         let meters = lowered.meters.into_iter().map(|meter| Change::Meter(MeterChange::Add(meter)));
@@ -64,234 +72,151 @@ impl Ours {
             ports: Arc::new(table),
             ..Snapshot::default()
         };
-        Self { snapshot, names: ports.into_iter().map(|(name, port)| (port, name)).collect() }
-    }
-
-    /// What becomes of a packet.
-    pub(crate) fn trace(&self, probe: &Probe) -> Verdict {
-        let traced = self.walk(probe);
-        let later = traced.passes.iter().filter_map(|pass| Some(&pass.outcome.as_ref().ok()?.translation));
-        let all: Vec<&Translation> = [&traced.translation].into_iter().chain(later).collect();
-        let emits = || all.iter().flat_map(|translation| &translation.program.emits);
-        let punts = emits().filter_map(|emit| emit.extras.as_ref()?.punt.as_ref());
-        let asked: Vec<_> =
-            punts.filter_map(|punt| Request::decode(&punt.to.userdata)).map(|asked| asked.service).collect();
-        // Routers here say by ICMP that they have no route, where OVN's say nothing.
-        let told = [Service::Reject, Service::TcpReset];
-        let questions = [Service::Arp, Service::Solicitation];
-        Verdict {
-            ports: emits()
-                .filter(|emit| emit.ct.is_none())
-                .filter_map(|emit| self.names.get(&emit.port).cloned())
-                .collect(),
-            is_refused: asked.iter().any(|service| told.contains(service)),
-            asks: asked.iter().any(|service| questions.contains(service)),
+        Self {
+            snapshot: Arc::new(snapshot),
+            names: ports.into_iter().map(|(name, port)| (port, name)).collect(),
+            is_plain: !world.translates(),
         }
     }
 
-    fn walk(&self, probe: &Probe) -> Trace {
+    /// What becomes of a packet, and the rules that it met.
+    pub(crate) fn send(&self, probe: &Probe) -> (String, Verdict) {
+        if probe.is_established || probe.is_for_router {
+            return self.trace(probe);
+        }
+        let (steps, sent) = self.switch(probe);
+        if self.is_plain {
+            let (_, traced) = self.trace(probe);
+            assert!(sent == traced, "{probe:?}\nswitch: {sent:?}\ntrace: {traced:?}\n{steps}");
+        }
+        (steps, sent)
+    }
+
+    /// By a switch that has seen no packet before.
+    fn switch(&self, probe: &Probe) -> (String, Verdict) {
+        let port = PortNo::new(probe.from as u32 + 1).unwrap();
+        let tracker = Conntrack::new(Config { seed: 0, ..Config::default() }, Storage::on_heap(N_PASSES));
+        let caches = SwitchConfig { n_sessions: 0, n_megaflows: N_PASSES };
+        let mut switch = Switch::with_seed(caches, 0).with_conntrack(Arc::new(tracker));
+        let (mut sent, mut batch) = (Sent::default(), vec![build::packet(&frame(probe), port)]);
+        switch.process(Timestamp::default(), &self.snapshot, port, &mut batch, &mut sent);
+        let mut passes = switch.megaflows();
+        passes.sort_by_key(|pass| pass.key.recirc_id.get());
+        let rules = passes.iter().flat_map(|pass| &pass.rules);
+        let steps: String =
+            rules.map(|rule| format!("{} {} {rule}\n", rule.origin.stage, rule.origin.object)).collect();
+        let asked = switch.take_packet_ins();
+        let asked = asked.iter().filter_map(|asked| Request::decode(&asked.punt.to.userdata));
+        let mut verdict = judge(asked, &steps);
+        verdict.left = sent.0.iter().map(|(port, frame)| self.left(*port, frame)).collect();
+        (steps, verdict)
+    }
+
+    fn trace(&self, probe: &Probe) -> (String, Verdict) {
+        let first = key(&frame(probe), PortNo::new(probe.from as u32 + 1).unwrap());
         let state = if probe.is_established { ct_state::EST } else { ct_state::NEW };
         let ct_next = vec![ct_state::TRK | state; MAX_LOOKUPS];
-        trace_with(&self.snapshot, &self.key(probe), &TraceOptions { why: false, ct_next })
-    }
-
-    fn key(&self, probe: &Probe) -> FlowKey {
-        let end = |mac: &str, ip: &str, port| Host { mac: mac_of(mac), ip: ip.parse().unwrap(), port };
-        let from = end(&probe.eth_src, &probe.src, 49152);
-        let to = |port| end(&probe.eth_dst, &probe.dst, port);
-        let frame = match probe.speech {
-            Speech::Tcp(port) => build::tcp(&from, &to(port), 2, &[]),
-            Speech::Udp(port) => build::udp(&from, &to(port), b"?"),
-            Speech::Ping => build::icmp_echo(&from, &to(0), false, 1, 1, b"?"),
-        };
-        let port = PortNo::new(probe.from as u32 + 1).unwrap();
-        let (mut packet, mut key) = (build::packet(&frame, port), FlowKey::zero());
-        parse(&mut packet, &mut key).unwrap();
-        key
-    }
-
-    /// The walk as lines.
-    pub(crate) fn steps(&self, probe: &Probe) -> String {
-        let traced = self.walk(probe);
+        let traced = trace_with(&self.snapshot, &first, &TraceOptions { why: false, ct_next });
         let later = traced.passes.iter().filter_map(|pass| pass.outcome.as_ref().ok());
-        let later = later.flat_map(|passed| &passed.steps);
-        let lines = traced.steps.iter().chain(later).filter_map(|step| match &step.event {
-            StepEvent::Hit(rule) => Some(format!("{} {} {rule}\n", rule.origin.stage, rule.origin.object)),
-            StepEvent::Miss(table) => Some(format!("miss in table {table}\n")),
-            StepEvent::Lost(..) | StepEvent::Note(_) => None,
-        });
-        lines.collect()
+        let later = later.map(|pass| (&pass.key, &pass.translation));
+        let all: Vec<(&FlowKey, &Translation)> =
+            [(&first, &traced.translation)].into_iter().chain(later).collect();
+        let emits =
+            || all.iter().flat_map(|(key, passed)| passed.program.emits.iter().map(|emit| (*key, emit)));
+        let punts = emits().filter_map(|(_, emit)| emit.extras.as_ref()?.punt.as_ref());
+        let steps = steps(&traced);
+        let mut verdict = judge(punts.filter_map(|punt| Request::decode(&punt.to.userdata)), &steps);
+        let leaves = emits().filter(|(_, emit)| emit.ct.is_none() && self.names.contains_key(&emit.port));
+        verdict.left = leaves.map(|(key, emit)| self.left(emit.port, &leaving(key, emit).unwrap())).collect();
+        (steps, verdict)
+    }
+
+    fn left(&self, port: PortNo, frame: &[u8]) -> Left {
+        let port_name = self.names[&port].clone();
+        Left { port: port_name, headers: headers(&key(frame, port)) }
     }
 }
 
-fn mac_of(text: &str) -> MacAddr {
-    let octets: Vec<u8> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
-    MacAddr::new(octets.try_into().unwrap())
-}
-
-fn prefix(text: &str) -> IpNetwork {
-    let whole = if text.contains(':') { "128" } else { "32" };
-    let (addr, len) = text.split_once('/').unwrap_or((text, whole));
-    IpNetwork { addr: addr.parse().unwrap(), prefix_len: len.parse().unwrap() }
-}
-
-fn network(world: &World) -> Northbound {
-    let mut nb = Northbound::default();
-    for (switch, id) in SWITCHES.iter().enumerate().take(world.n_switches) {
-        let mut new = empty_switch(switch as u32 + 1);
-        for port in world.ports.iter().filter(|port| port.switch == switch) {
-            new.ports.insert(port.id(), workload(port));
-        }
-        nb.switches.insert((*id).to_owned(), new);
-    }
-    if world.routers.len() > 1 {
-        nb.switches.insert("j".to_owned(), empty_switch(9));
-    }
-    for (router, switches) in world.routers.iter().enumerate() {
-        nb.routers.insert(format!("r{router}"), a_router(world, router, switches, &mut nb.switches));
-    }
-    for (set, members) in world.sets.iter().enumerate() {
-        let members = members.iter().map(|member| SetMember::Ip(prefix(member)));
-        nb.address_sets.insert(format!("as{set}"), members.collect());
-    }
-    for (group, members) in world.groups.iter().enumerate() {
-        let ports = members.iter().map(|port| &world.ports[*port]);
-        let ports = ports.map(|port| (port.id(), SWITCHES[port.switch].to_owned())).collect();
-        nb.port_groups.insert(format!("g{group}"), PortGroup { ports, ..PortGroup::default() });
-    }
-    for (n, acl) in world.acls.iter().enumerate() {
-        let acls = match acl.group {
-            Some(group) => &mut nb.port_groups.get_mut(&format!("g{group}")).unwrap().acls,
-            None => &mut nb.switches.get_mut(SWITCHES[acl.switch]).unwrap().acls,
+/// What hosts are asked for, behind these steps.
+fn judge(asked: impl Iterator<Item = Request>, steps: &str) -> Verdict {
+    let mut verdict = Verdict::default();
+    // Routers here say by ICMP that they have no route, where OVN's say nothing.
+    let is_lost = steps.lines().next_back().is_some_and(|step| step.starts_with("lr_in_ip_routing "));
+    for request in asked {
+        verdict.is_refused |= match request.service {
+            Service::Reject | Service::TcpReset => true,
+            Service::Icmp4 | Service::Icmp6 => !is_lost,
+            _ => false,
         };
-        acls.insert(format!("a{n}"), an_acl(acl));
+        verdict.asks |= matches!(request.service, Service::Arp | Service::Solicitation);
     }
-    nb
+    verdict
 }
 
-fn empty_switch(key: u32) -> LogicalSwitch {
-    LogicalSwitch {
-        key: DatapathKey::new(key).unwrap(),
-        ports: BTreeMap::new(),
-        acls: BTreeMap::new(),
-        default_policy: Default::default(),
-        qos_rules: BTreeMap::new(),
-        load_balancers: Default::default(),
-        balancer_groups: Default::default(),
-        services: Default::default(),
-        options: Default::default(),
+fn frame(probe: &Probe) -> Vec<u8> {
+    let end = |mac: &str, ip: &str, port| Host { mac: model::mac_of(mac), ip: ip.parse().unwrap(), port };
+    let from = end(&probe.eth_src, &probe.src, SRC_PORT);
+    let to = |port| end(&probe.eth_dst, &probe.dst, port);
+    match probe.speech {
+        Speech::Tcp(port) => build::tcp(&from, &to(port), 2, &[]),
+        Speech::Udp(port) => build::udp(&from, &to(port), b"?"),
+        Speech::Ping => build::icmp_echo(&from, &to(0), false, 1, 1, b"?"),
     }
 }
 
-fn workload(port: &world::Port) -> SwitchPort {
-    let ips = [port.ip(true), port.ip(false)];
-    let known = PortAddresses {
-        mac: mac_of(&port.mac()),
-        ips: ips.each_ref().map(|ip| ip.parse().unwrap()).to_vec(),
+fn key(frame: &[u8], port: PortNo) -> FlowKey {
+    let (mut packet, mut key) = (build::packet(frame, port), FlowKey::zero());
+    parse(&mut packet, &mut key).unwrap();
+    key
+}
+
+fn headers(key: &FlowKey) -> Headers {
+    let mac = |field| {
+        let [.., a, b, c, d, e, f] = key.get(field).to_be_bytes();
+        MacAddr::new([a, b, c, d, e, f]).to_string()
     };
-    let secured = PortSecurity { mac: known.mac, ips: ips.each_ref().map(|ip| prefix(ip)).to_vec() };
-    let kind = SwitchPortKind::Workload {
-        addresses: vec![known],
-        unknown: port.takes_unknown,
-        port_security: if port.is_secured { vec![secured] } else { Vec::new() },
-        chassis: Some("h".to_owned()),
-        additional: Default::default(),
-        access: Default::default(),
+    let is_v4 = key.get(Field::EthType) == 0x800;
+    let ip = |v4, v6| match is_v4 {
+        true => Ipv4Addr::from(key.get(v4) as u32).into(),
+        false => Ipv6Addr::from(key.get(v6)).into(),
     };
-    switch_port(port.number.into(), kind)
-}
-
-fn switch_port(key: u16, kind: SwitchPortKind) -> SwitchPort {
-    SwitchPort {
-        key: PortKey::new(key).unwrap(),
-        kind,
-        enabled: true,
-        services: Default::default(),
-        options: Default::default(),
-        hears: Default::default(),
+    let has_ports = [6, 17].contains(&key.get(Field::NwProto));
+    let port = |field| if has_ports { key.get(field) as u16 } else { 0 };
+    Headers {
+        eth_src: mac(Field::EthSrc),
+        eth_dst: mac(Field::EthDst),
+        src: ip(Field::NwSrc, Field::Ipv6Src),
+        dst: ip(Field::NwDst, Field::Ipv6Dst),
+        ttl: key.get(Field::NwTtl) as u8,
+        ports: [port(Field::TcpSrc), port(Field::TcpDst)],
     }
 }
 
-fn a_router(
-    world: &World,
-    router: usize,
-    switches: &[usize],
-    all: &mut BTreeMap<String, LogicalSwitch>,
-) -> LogicalRouter {
-    let mut ports = BTreeMap::new();
-    let between = (world.routers.len() > 1).then_some(None);
-    for (n, switch) in switches.iter().copied().map(Some).chain(between).enumerate() {
-        let on = switch.map_or("j", |switch| SWITCHES[switch]);
-        let port = RouterPort {
-            key: PortKey::new(n as u16 + 1).unwrap(),
-            mac: mac_of(&router_mac(router, switch)),
-            networks: router_networks(router, switch).map(|text| prefix(&text)).to_vec(),
-            enabled: true,
-            gateway: Default::default(),
-            advertisement: None,
-            static_macs: BTreeMap::new(),
-            mtu: None,
-            mtu_bypass: String::new(),
-            route_table: String::new(),
-            hears_all: false,
-            monitored: Default::default(),
-            resides: false,
-            bridges: false,
-            dhcp_server: None,
-        };
-        let id = format!("r{router}-{on}");
-        let kind = SwitchPortKind::Router { router: format!("r{router}"), port: id.clone() };
-        let end = switch_port(100 + router as u16, kind);
-        all.get_mut(on).unwrap().ports.insert(format!("{on}-r{router}"), end);
-        ports.insert(id, port);
-    }
-    let own = world.routes.iter().filter(|route| route.router == router);
-    let routes = own.map(|route| StaticRoute {
-        prefix: prefix(&route.prefix),
-        by: if route.is_by_source { RouteMatch::Source } else { RouteMatch::Destination },
-        target: match &route.hop {
-            Some(hop) => RouteTarget::Via(NextHop { ip: hop.parse().unwrap(), output_port: None }),
-            None => RouteTarget::Discard,
-        },
-        symmetric: false,
-        table: String::new(),
-        hash_fields: Vec::new(),
-        monitored: false,
-        overrides: false,
+fn steps(traced: &Trace) -> String {
+    let later = traced.passes.iter().filter_map(|pass| pass.outcome.as_ref().ok());
+    let later = later.flat_map(|passed| &passed.steps);
+    let lines = traced.steps.iter().chain(later).filter_map(|step| match &step.event {
+        StepEvent::Hit(rule) => Some(format!("{} {} {rule}\n", rule.origin.stage, rule.origin.object)),
+        StepEvent::Miss(table) => Some(format!("miss in table {table}\n")),
+        StepEvent::Lost(..) | StepEvent::Note(_) => None,
     });
-    LogicalRouter {
-        key: DatapathKey::new(20 + router as u32).unwrap(),
-        enabled: true,
-        ports,
-        static_routes: routes.collect(),
-        chassis: None,
-        policies: BTreeMap::new(),
-        nats: BTreeMap::new(),
-        load_balancers: Default::default(),
-        balancer_groups: Default::default(),
-        limits: None,
-        options: Default::default(),
-    }
+    lines.collect()
 }
 
-fn an_acl(acl: &world::Acl) -> Acl {
-    check_match(&acl.matching).unwrap_or_else(|error| panic!("`{}`: {error}", acl.matching));
-    Acl {
-        direction: if acl.is_inbound { AclDirection::ToLport } else { AclDirection::FromLport },
-        tier: 0,
-        priority: Priority::new(acl.priority).unwrap(),
-        matching: acl.matching.clone(),
-        action: match acl.action {
-            "allow" => AclAction::Allow,
-            "allow-related" => AclAction::AllowRelated,
-            "allow-stateless" => AclAction::AllowStateless,
-            "drop" => AclAction::Drop,
-            _ => AclAction::Reject,
-        },
-        label: 0,
-        log: None,
-        after_lb: false,
-        persists: false,
-        samples: Default::default(),
+/// What left, and by which port.
+#[derive(Default)]
+struct Sent(Vec<(PortNo, Vec<u8>)>);
+
+impl Sink<Vec<u8>> for Sent {
+    fn output(&mut self, port: PortNo, packet: Packet<Vec<u8>>) {
+        self.0.push((port, packet.bytes().to_vec()));
     }
+
+    fn copy(&mut self, packet: &Packet<Vec<u8>>) -> Option<Packet<Vec<u8>>> {
+        let mut copy = build::packet(packet.bytes(), packet.in_port);
+        (copy.layout, copy.offload) = (packet.layout, packet.offload);
+        Some(copy)
+    }
+
+    fn release(&mut self, _: Packet<Vec<u8>>) {}
 }

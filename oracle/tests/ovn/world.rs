@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use oracle::rng::Rng;
 
+use crate::translations::{Balancer, Nat, Place};
+
 /// Switches; `j` joins routers.
 pub(crate) const SWITCHES: [&str; 3] = ["s0", "s1", "s2"];
 
@@ -19,6 +21,13 @@ pub(crate) struct World {
     /// Members of the address sets: IPv4.
     pub(crate) sets: Vec<Vec<String>>,
     pub(crate) acls: Vec<Acl>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) balancers: Vec<Balancer>,
+    /// Where each router is.
+    pub(crate) places: Vec<Place>,
+    pub(crate) nats: Vec<Nat>,
+    /// Routers' ports, by router and switch, whose packets take the routes of table `red`.
+    pub(crate) red: BTreeSet<(usize, usize)>,
 }
 
 /// A workload: its number is its index, which its addresses are made of.
@@ -38,6 +47,19 @@ pub(crate) struct Route {
     /// The next hop; `None`: nowhere.
     pub(crate) hop: Option<String>,
     pub(crate) is_by_source: bool,
+    /// For packets by ports of table `red` alone.
+    pub(crate) is_red: bool,
+}
+
+/// A policy of a router. Priorities are unique.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) router: usize,
+    pub(crate) priority: u16,
+    pub(crate) matching: String,
+    pub(crate) action: &'static str,
+    /// The next hop of `reroute`.
+    pub(crate) hop: Option<String>,
 }
 
 /// An ACL of a switch or of a port group. Priorities are unique, since among equals OVN does not say which
@@ -101,6 +123,9 @@ impl World {
             let of_set: BTreeSet<String> = of_set.collect();
             world.sets.push(of_set.into_iter().collect());
         }
+        world.overrule(rng);
+        world.translate(rng);
+        world.balance(rng);
         let mut priority = 100;
         for _ in 0..rng.below(8) {
             priority += 1 + rng.below(50) as u16;
@@ -129,6 +154,7 @@ impl World {
                             prefix,
                             hop,
                             is_by_source: false,
+                            is_red: false,
                         }));
                     }
                 }
@@ -136,17 +162,60 @@ impl World {
             _ => self.routers = vec![all],
         }
         for router in 0..self.routers.len() {
-            if rng.one_in(3) {
-                let port = rng.pick(&self.ports);
-                let hop = rng.one_in(2).then(|| rng.pick(&self.ports).ip(true));
-                // A next hop has to be on a network of the router's.
-                let is_near = |hop: &String| {
-                    self.routers[router].iter().any(|switch| hop.starts_with(&format!("10.0.{switch}.")))
+            let switches = self.routers[router].iter().filter(|_| rng.one_in(3));
+            self.red.extend(switches.map(|switch| (router, *switch)));
+            let mut used = BTreeSet::new();
+            for _ in 0..rng.below(4) {
+                let route = self.a_route(router, rng);
+                // Whom one of several to the same gets is not what is compared.
+                if used.insert((route.prefix.clone(), route.is_by_source, route.is_red)) {
+                    self.routes.push(route);
+                }
+            }
+        }
+    }
+
+    fn a_route(&self, router: usize, rng: &mut Rng) -> Route {
+        let hop = (!rng.one_in(3)).then(|| rng.pick(&self.ports).ip(true));
+        // A next hop has to be on a network of the router's.
+        let is_near = |hop: &String| {
+            self.routers[router].iter().any(|switch| hop.starts_with(&format!("10.0.{switch}.")))
+        };
+        let is_by_source = rng.one_in(3);
+        let prefix = match rng.below(3) {
+            0 if !is_by_source => "192.0.2.0/24".to_owned(),
+            _ => format!("{}/32", rng.pick(&self.ports).ip(true)),
+        };
+        // Routes by source without a table OVN has for all ports.
+        let has_red = self.red.iter().any(|(of, _)| *of == router);
+        let is_red = has_red && (is_by_source || !rng.one_in(3));
+        Route { router, prefix, hop: hop.filter(is_near), is_by_source, is_red }
+    }
+
+    /// Policies.
+    fn overrule(&mut self, rng: &mut Rng) {
+        let mut priority = 10;
+        for router in 0..self.routers.len() {
+            for _ in 0..rng.below(3) {
+                priority += 1 + rng.below(9) as u16;
+                let (port, side) = (rng.pick(&self.ports), rng.pick(&["src", "dst"]));
+                let switch = rng.pick(&self.routers[router]);
+                let matching = match rng.below(6) {
+                    0 => format!("ip4.{side} == {}", port.ip(true)),
+                    1 => format!("ip4.{side} == $as{}", rng.index(self.sets.len())),
+                    2 => format!("ip4 && inport == \"r{router}-{}\"", SWITCHES[switch]),
+                    3 => "ip4 && tcp".to_owned(),
+                    4 => format!("ip4.{side} == 10.0.0.0/16 && udp"),
+                    _ => format!("ip4.src != {} && icmp4", port.ip(true)),
                 };
-                let hop = hop.filter(is_near);
-                let is_by_source = rng.one_in(3);
-                let prefix = format!("{}/32", port.ip(true));
-                self.routes.push(Route { router, prefix, hop, is_by_source });
+                let near: Vec<_> = self.ports.iter().filter(|port| port.switch == switch).collect();
+                let hop = rng.pick(&near).ip(true);
+                let (action, hop) = match rng.below(4) {
+                    0 => ("drop", None),
+                    1 => ("allow", None),
+                    _ => ("reroute", Some(hop)),
+                };
+                self.policies.push(Policy { router, priority, matching, action, hop });
             }
         }
     }
@@ -166,7 +235,11 @@ impl World {
         if rng.one_in(3) {
             parts.push(self.term(rng));
         }
-        let actions = ["allow", "allow-related", "drop", "drop", "reject", "allow-stateless"];
+        let mut actions = vec!["allow", "allow-related", "drop", "drop", "reject"];
+        // What passes untracked OVN does not balance either.
+        if self.balancers.is_empty() {
+            actions.push("allow-stateless");
+        }
         Acl {
             group,
             switch: rng.index(self.n_switches),

@@ -50,10 +50,17 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
         errors::unreachable(sink, &object, port, translated);
     }
     let why = "Nothing is translated that is sent to this address.";
-    for (ip, object) in translated {
+    // What comes from inside to a gateway port's gets there first, see `nat`.
+    for (ip, object) in translated.iter().filter(|(ip, _)| !is_outside(input, **ip)) {
         let matching = format!("{}.dst == {ip}", family(*ip));
         sink.add(RouterIn::IpRouting, 500, matching, "drop;", object, why);
     }
+}
+
+/// The address is translated at a gateway port alone.
+fn is_outside(input: &RouterPorts<'_>, ip: IpAddr) -> bool {
+    let mut outside = input.router.outside.values().flatten();
+    input.router.chassis.is_none() && outside.any(|floating| floating.ip == ip)
 }
 
 /// Questions for the address that a translation has outside.

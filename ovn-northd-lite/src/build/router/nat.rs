@@ -5,8 +5,9 @@
 //! Elsewhere such a router does only what needs no memory: a floating address rewritten
 //! as it passes, at any host and in both directions alike.
 //!
-//! A packet that leaves towards an address which the same router translates is turned
-//! around at the port's end (`egr_loop`), as if the network there had sent it back.
+//! A packet that leaves by a port towards an address which is translated there is turned
+//! around at the port's end (`egr_loop`), as if the network there had sent it back: one from
+//! inside to a workload's address outside, and the answer to the address that hid who asked.
 
 use crate::{
     build::{
@@ -122,14 +123,15 @@ impl<'a> Nat<'a> {
     fn build(&self, sink: &mut FlowSink) {
         if self.rule.kind != NatKind::Source {
             self.destination(sink);
-            match self.distributed {
-                Some(own) => self.at_home(own, sink),
-                None => self.turn_around(sink),
-            }
         }
         if self.rule.kind != NatKind::Destination {
             self.source(sink);
         }
+        match self.distributed {
+            Some(own) => self.at_home(own, sink),
+            None => self.at_gateway(sink),
+        }
+        self.turn_around(sink);
     }
 
     fn destination(&self, sink: &mut FlowSink) {
@@ -228,20 +230,42 @@ impl<'a> Nat<'a> {
         sink.add(RouterIn::ArpResolve, 150, matching, format!("eth.dst = {mac}; output;"), object, why);
     }
 
-    fn turn_around(&self, sink: &mut FlowSink) {
+    /// Packets to the address are for the router itself.
+    fn at_gateway(&self, sink: &mut FlowSink) {
         let Some((port, mac)) = &self.outside else { return };
-        let (ip, outport) = (self.rule.external_ip, format!("outport == {}", quote(port)));
+        let ip = self.rule.external_ip;
         let next_hop = if ip.is_ipv4() { "ip4 && reg0" } else { "ip6 && xxreg0" };
         let why = "The router itself has the address.";
-        let matching = format!("{outport} && {next_hop} == {ip}");
+        let matching = format!("outport == {} && {next_hop} == {ip}", quote(port));
         sink.add(RouterIn::ArpResolve, 150, matching, format!("eth.dst = {mac}; output;"), &self.object, why);
-        let matching = format!("{outport} && {}.dst == {ip}", self.family);
+    }
+
+    /// Packets from inside to the address: to whom it stands for, or, as answers, to whom it hid. Each comes
+    /// back in once.
+    fn turn_around(&self, sink: &mut FlowSink) {
+        let Some((port, mac)) = &self.outside else { return };
+        let (Self { family, object, .. }, ip, port) = (self, self.rule.external_ip, quote(port));
+        // Where all ports translate, what comes back would not be another packet.
+        let is_bound = !self.from_outside.is_empty();
+        let comes = if is_bound { format!("inport == {port} && ") } else { String::new() };
+        let why = "No connection, and no destination, is translated for the packet.";
+        let matching = format!("{comes}outport == {port} && {family}.dst == {ip}");
+        sink.add(RouterIn::ArpResolve, 160, matching, "drop;", object, why);
+        if !is_bound {
+            return;
+        }
+        // A distributed one is let in by its own MAC address, and only on its workload's host.
+        let (mac, here) = match self.distributed {
+            Some(own) => (own.mac.to_string(), format!("is_chassis_resident({}) && ", quote(&own.port))),
+            None => (mac.clone(), String::new()),
+        };
+        let matching = format!("outport == {port} && {here}{family}.dst == {ip}");
         let actions = format!(
             "clone {{ ct_clear; inport = outport; outport = \"\"; eth.dst = {mac}; xxreg0 = 0; xxreg1 = 0; \
              xreg4 = 0; reg9[0] = 1; flags.loopback = 0; next(pipeline=ingress, table=0); }};"
         );
         let why = "The packet leaves towards an address that this router translates: it comes back in.";
-        sink.add(RouterOut::EgrLoop, 100, matching, actions, &self.object, why);
+        sink.add(RouterOut::EgrLoop, 100, matching, actions, object, why);
     }
 }
 

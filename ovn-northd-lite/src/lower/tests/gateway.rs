@@ -201,6 +201,64 @@ fn a_floating_address_of_its_own_host_needs_no_gateway() {
     fabric.check_conservation();
 }
 
+/// Somebody inside asks a floating address of `d`, and is answered by that.
+fn reached_from_inside(nb: &Northbound, (from, last, address, inner): (&str, u8, &str, u8), hidden: &str) {
+    let mut fabric = Fabric::new(nb);
+    let to = End { mac: mac(inner), ..end(0, "203.0.113.50", 80) };
+    let got = one(&fabric.send(from, &build::udp(&end(last, address, 1000), &to, b"x")), "d", &fabric);
+    let seen = fields(&got, &[Field::NwSrc, Field::NwDst, Field::UdpSrc]);
+    assert_eq!(seen[..2], [ip(hidden), ip("10.0.1.6")], "{from}");
+    let back = End { mac: mac(0xf1), ..end(0, hidden, seen[2] as u16) };
+    let got = one(&fabric.send("d", &build::udp(&end(0x16, "10.0.1.6", 80), &back, b"y")), from, &fabric);
+    let seen = fields(&got, &[Field::NwSrc, Field::NwDst, Field::UdpSrc, Field::UdpDst]);
+    assert_eq!(seen, [ip("203.0.113.50"), ip(address), 80, 1000], "{from}");
+    fabric.check_conservation();
+    assert_eq!(fabric.drops().len(), 0, "{:?}", fabric.drops());
+}
+
+#[test]
+fn floating_addresses_are_reached_from_inside_and_answers_find_who_was_hidden() {
+    let clients =
+        [("a", 0x05, "10.0.0.5", 0xf0), ("c", 0x15, "10.0.1.5", 0xf1), ("b", 0x06, "10.0.0.6", 0xf0)];
+    // The address that hides is the router's own, or another one.
+    for hidden in ["203.0.113.1", "203.0.113.77"] {
+        let mut nb = with_gateway(None, &[("h1", 20)]);
+        let r = nb.routers.get_mut("r").unwrap();
+        r.nats.insert("out".into(), nat(NatKind::Source, hidden, "10.0.0.0/16"));
+        r.nats.insert("fip".into(), nat(NatKind::Both, "203.0.113.50", "10.0.1.6/32"));
+        for client in clients {
+            reached_from_inside(&nb, client, hidden);
+        }
+    }
+}
+
+#[test]
+fn a_distributed_floating_address_is_reached_on_its_workloads_host() {
+    let mut nb = with_gateway(None, &[("h2", 20)]);
+    let mut rule = nat(NatKind::Both, "203.0.113.50", "10.0.1.6/32");
+    rule.distributed = Some(Distributed { mac: mac(0x50), port: "d".into() });
+    nb.routers.get_mut("r").unwrap().nats.insert("fip".into(), rule);
+    for client in [("b", 0x06, "10.0.0.6", 0xf0), ("a", 0x05, "10.0.0.5", 0xf0)] {
+        reached_from_inside(&nb, client, "203.0.113.1");
+    }
+}
+
+#[test]
+fn who_begins_a_connection_to_an_address_that_hides_others_is_dropped() {
+    for hidden in ["203.0.113.1", "203.0.113.77"] {
+        let mut nb = with_neighbour(with_gateway(None, &[("h1", 20)]));
+        let r = nb.routers.get_mut("r").unwrap();
+        r.nats.insert("out".into(), nat(NatKind::Source, hidden, "10.0.0.0/16"));
+        let mut fabric = Fabric::new(&nb);
+        let (outside, inside) = (end(0x25, "203.0.113.9", 53), end(0x05, "10.0.0.5", 1000));
+        let to = |last| End { mac: mac(last), ..end(0, hidden, 80) };
+        assert_eq!(fabric.deliver("h1", &build::udp(&outside, &to(0xf2), b"x")), []);
+        assert_eq!(fabric.send("a", &build::udp(&inside, &to(0xf0), b"x")), []);
+        let drops = fabric.drops();
+        assert_eq!(drops.values().sum::<u64>(), 2, "and nobody asks who has the address: {drops:?}");
+    }
+}
+
 #[test]
 fn a_router_that_is_everywhere_is_not_seen_from_outside() {
     let mut nb = small();
