@@ -549,7 +549,6 @@ impl Object for SwitchPortSpec {
         patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
         patch.set("peer", given.outside.peer.as_ref(), |port| &mut port.peer);
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
-        // The one takes the place of the other.
         let (asks, has) = (given.outside.tag_request, tag.is_some());
         patch.set("tag", tag.or(asks.then_some(0)).as_ref(), |port| &mut port.tag);
         patch.set("tag_request", (asks || has).then_some(&asks), |port| &mut port.tag_request);
