@@ -480,7 +480,6 @@ impl Object for SwitchPortSpec {
             (None, false) => PortType::linked_to(router_port.as_deref()),
         };
         let ha_chassis_group = outside.group()?.unwrap_or_default();
-        let (tag_request, tag_type) = (outside.tag_request, outside.ethtype.unwrap_or_default());
         let Outside { network, gateways, parent, tag, virtual_ip, virtual_parents, peer, .. } = outside;
         let [dhcpv4, dhcpv6] = services.dhcp()?;
         let [min, max] = [rest.qos_min, rest.qos_max].map(|rate| rate.map_or((0, 0), Rate::bits));
@@ -492,9 +491,9 @@ impl Object for SwitchPortSpec {
             router_port,
             network: network.unwrap_or_default(),
             tag: tag.unwrap_or_default(),
-            tag_type,
+            tag_type: outside.ethtype.unwrap_or_default(),
             parent: parent.unwrap_or_default(),
-            tag_request,
+            tag_request: outside.tag_request,
             gateway_chassis: gateways,
             ha_chassis_group,
             virtual_ip: virtual_ip.unwrap_or_default(),
