@@ -340,6 +340,7 @@ fn add_tenant(nb: &mut Northbound, tenant: u32, n_hosts: u32) {
                 advertisement: None,
                 static_macs: BTreeMap::new(),
                 mtu: None,
+                mtu_bypass: String::new(),
                 route_table: String::new(),
                 hears_all: false,
                 monitored: Default::default(),

@@ -336,7 +336,8 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
                 access: match access {
                     resource::Access::Interface => Access::Interface,
                     resource::Access::Nested(parent, tag) => {
-                        Access::Nested { parent: parent.id().to_owned(), tag: *tag }
+                        let tag = (*tag).or(record.chosen_tag)?;
+                        Access::Nested { parent: parent.id().to_owned(), tag }
                     }
                     resource::Access::EachChassis => Access::EachChassis,
                     resource::Access::External(candidates) => Access::External(candidates.clone()),
@@ -353,8 +354,9 @@ fn switch_port(record: &Record, spec: &SwitchPortSpec) -> Option<SwitchPort> {
         Attachment::Switch(peer) => {
             SwitchPortKind::Switch { switch: peer.parent()?.id().to_owned(), port: peer.id().to_owned() }
         }
-        Attachment::Network { network, tag, gateway } => {
-            SwitchPortKind::Network { network: network.clone(), tag: *tag, gateway: gateway.clone() }
+        Attachment::Network { network, tag, is_service, gateway } => {
+            let (network, gateway) = (network.clone(), gateway.clone());
+            SwitchPortKind::Network { network, tag: *tag, is_service: *is_service, gateway }
         }
     };
     let services = spec.services.clone();
@@ -384,6 +386,7 @@ fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
         advertisement: spec.advertisement,
         static_macs: spec.static_macs,
         mtu: spec.mtu,
+        mtu_bypass: spec.mtu_bypass,
         route_table: spec.route_table,
         hears_all: spec.hears_all,
         resides: spec.resides,

@@ -76,6 +76,7 @@ fn spec() -> impl Strategy<Value = Option<Spec>> {
             route_table: if by_source { "red".to_owned() } else { "no name".to_owned() },
             selection_fields: if discard { vec![7] } else { vec![1] },
             bfd: by_source != discard,
+            override_connected: by_source && discard,
         },
     );
     let small = -1..4i32;

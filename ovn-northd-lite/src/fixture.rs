@@ -114,6 +114,7 @@ pub(crate) fn router_port(key: u16, last: u8, networks: &[&str]) -> RouterPort {
         advertisement,
         static_macs,
         mtu,
+        mtu_bypass: String::new(),
         route_table: String::new(),
         hears_all: false,
         monitored: BTreeMap::new(),
@@ -182,6 +183,7 @@ pub(crate) fn route(prefix: &str, next: Option<&str>) -> StaticRoute {
         table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     }
 }
 

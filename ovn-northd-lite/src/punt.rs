@@ -117,8 +117,11 @@ impl Service {
 
     /// The user data may have more than the request.
     fn has_payload(self) -> bool {
-        use Service::{Advertise, BindVirtual, DhcpRelay, DhcpV4, DhcpV6, Dns, Icmp4, Icmp6};
-        matches!(self, DhcpV4 | DhcpV6 | DhcpRelay | Dns | Advertise | Icmp4 | Icmp6 | BindVirtual)
+        use Service::{
+            Advertise, BindVirtual, DhcpRelay, DhcpV4, DhcpV6, Dns, Icmp4, Icmp6, LearnArp, LearnNd,
+        };
+        let is_served = matches!(self, DhcpV4 | DhcpV6 | DhcpRelay | Dns | Advertise);
+        is_served || matches!(self, Icmp4 | Icmp6 | BindVirtual | LearnArp | LearnNd)
     }
 
     /// Name in bounds.

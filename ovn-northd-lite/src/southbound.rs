@@ -183,6 +183,8 @@ pub enum Wire {
         name: String,
         /// VLAN tag of its frames.
         tag: Option<VlanId>,
+        /// The tag is one of a provider (IEEE 802.1ad).
+        is_service: bool,
     },
     /// To the gateway port of the same router, by a stage of ingress.
     Redirect {

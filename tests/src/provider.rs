@@ -481,6 +481,10 @@ fn plug(bridge: &Netns, port: &str, end: End<'_>) -> Result<()> {
         let mut command = netns.command("ethtool");
         command.args(["-K", name, "txvlan", "off", "rxvlan", "off"]);
         command::output(&mut command, SHORT)?;
+        // Those of 802.1ad, where the device has them.
+        let mut command = netns.command("ethtool");
+        command.args(["-K", name, "tx-vlan-stag-hw-insert", "off", "rx-vlan-stag-hw-parse", "off"]);
+        command::run_regardless(&mut command, SHORT)?;
     }
     Ok(())
 }

@@ -56,6 +56,21 @@ fn a_switch_in_a_providers_network() -> Result<()> {
             tunnelled.is_none_or(|port| port.tx_packets == 0),
             "frames of the VLAN went through a tunnel"
         );
+        // The outside is told where a new workload is, unless that is not wanted.
+        net.configure(&["switch-port add pub d --address 0a:00:00:00:09:0d,10.99.0.13 --disable-garp-rarp"])?;
+        let wrong =
+            ["neigh", "replace", "10.99.0.13", "lladdr", "0a:00:00:00:09:99", "dev", "eth0", "nud", "stale"];
+        net.outside.ip(&wrong)?;
+        net.workload(0, "d", ("0a:00:00:00:09:0d", "10.99.0.13/24"), None)?;
+        net.wait_converged()?;
+        thread::sleep(Duration::from_secs(3));
+        let known = net.outside.ip(&["neigh", "show", "10.99.0.13"])?;
+        ensure!(known.contains("0a:00:00:00:09:99"), "{known}");
+        net.configure(&["switch-port set d --disable-garp-rarp false --wait"])?;
+        stop::wait_for("the outside is told", Duration::from_secs(10), || {
+            let known = net.outside.ip(&["neigh", "show", "10.99.0.13"])?;
+            Ok(if known.contains("0a:00:00:00:09:0d") { Ok(()) } else { Err(known) })
+        })?;
         net.check_conservation()
     })
 }
@@ -169,7 +184,7 @@ fn containers_behind_one_interface() -> Result<()> {
             "switch-port add machines vm --address 0a:00:00:00:01:0a,10.0.1.10",
             "switch add containers",
             "switch-port add containers c1 --address 0a:00:00:00:03:01,10.0.3.1 --parent vm --tag 31",
-            "switch-port add containers c2 --address 0a:00:00:00:03:02,10.0.3.2 --parent vm --tag 32",
+            "switch-port add containers c2 --address 0a:00:00:00:03:02,10.0.3.2 --parent vm --tag-request",
             "switch-port add containers far --address 0a:00:00:00:03:03,10.0.3.3",
         ])?;
         let vm = net.workload(0, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), None)?;
@@ -182,7 +197,10 @@ fn containers_behind_one_interface() -> Result<()> {
             netns::link(container, End::new(net.netns(vm), name), 1400)?;
             net.adopt(inner);
         }
-        net.tag_in(vm, &[("c1", "31"), ("c2", "32")])?;
+        // One says its tag; that of the other one is chosen.
+        let shown = net.control.text(&["switch-port", "show", "c2"])?;
+        ensure!(shown.contains("1 (chosen)"), "{shown}");
+        net.tag_in(vm, &[("c1", "31"), ("c2", "1")])?;
         net.wait_converged()?;
         let [at_1, at_2, at_far] = [1, 2, 3].map(|last| Ipv4Addr::new(10, 0, 3, last));
         let (c1, c2) = (net.named("c1")?, net.named("c2")?);
@@ -504,6 +522,59 @@ fn a_route_is_there_while_its_next_hop_says_that_it_lives() -> Result<()> {
         wait_for_sessions(net, ["up", "down"])?;
         reach_cleanly(net.netns(vm), behind)?;
         reach_cleanly(net.netns(vm), by_policy)?;
+        net.check_conservation()
+    })
+}
+
+/// EtherTypes of the tags of frames in a capture.
+fn tags_of(capture: &[u8]) -> Vec<[u8; 2]> {
+    let mut rest = capture.get(24..).unwrap_or_default();
+    let mut found = Vec::new();
+    while let Some((head, behind)) = rest.split_first_chunk::<16>() {
+        let len = u32::from_ne_bytes([head[8], head[9], head[10], head[11]]) as usize;
+        let Some((frame, next)) = behind.split_at_checked(len) else { break };
+        found.extend(frame.get(12..14).and_then(|tag| <[u8; 2]>::try_from(tag).ok()));
+        rest = next;
+    }
+    found
+}
+
+#[test]
+fn a_network_with_a_providers_tags() -> Result<()> {
+    on_hosts("a_network_with_a_providers_tags", 2, |net| {
+        net.configure(&[
+            "switch add pub",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch-port add pub b --address 0a:00:00:00:09:0b,10.99.0.11",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), None)?;
+        let b = net.workload(1, "b", ("0a:00:00:00:09:0b", "10.99.0.11/24"), None)?;
+        net.wait_converged()?;
+        for (words, wanted) in [("--ethtype 802.1ad", [0x88, 0xa8]), ("--ethtype 802.1q", [0x81, 0x00])] {
+            net.configure(&[&format!("switch-port set pub-net {words} --wait")])?;
+            // To the other host, and to who is outside and says 802.1Q: both are taken.
+            reach_cleanly(net.netns(a), Ipv4Addr::new(10, 99, 0, 11))?;
+            reach_cleanly(net.netns(b), Ipv4Addr::new(10, 99, 0, 10))?;
+            reach_cleanly(net.netns(a), OUTSIDE)?;
+            let file = net.plan().dir.join("tags.pcap");
+            let text = file.display().to_string();
+            let capture = ["capture", "--at", "sent", "--port", "phys", "-w", &text, "--count", "5"];
+            thread::scope(|scope| -> Result<()> {
+                let captured = scope.spawn(|| net.host(0).control.text(&capture));
+                for _ in 0..40 {
+                    reach_cleanly(net.netns(a), OUTSIDE)?;
+                    if captured.is_finished() {
+                        break;
+                    }
+                }
+                captured.join().map_err(|_| anyhow::anyhow!("the capture panicked"))?.map(drop)
+            })?;
+            let tags = tags_of(&std::fs::read(&file)?);
+            ensure!(tags.len() == 5 && tags.iter().all(|tag| *tag == wanted), "{words}: {tags:02x?}");
+        }
+        let refused = net.control.attempt(&["switch-port", "set", "a", "--ethtype", "802.1ad"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("tag_type"), "{}", refused.stderr);
         net.check_conservation()
     })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ferroflow_tests::daemon::{Daemon, Life};
+use ferroflow_tests::netns::{self, End, Netns};
 use ferroflow_tests::probe::Outcome;
 use ferroflow_tests::provider::{OUTSIDE, Provider, greeter, on_hosts, ping, reach_cleanly};
 use ferroflow_tests::{command, stop};
@@ -625,6 +626,226 @@ fn groups_reach_those_who_want_to_hear_them() -> Result<()> {
         let before = n_sent(net, 0, "c")?;
         let _ = net.plan().programs.probe.ask_group((net.netns(a), "10.0.1.10".parse()?), group, 3)?;
         ensure!(n_sent(net, 0, "c")? >= before + 3, "a switch that does not listen is no hub");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn neighbours_are_followed_and_forgotten_as_the_router_is_told() -> Result<()> {
+    let name = "neighbours_are_followed_and_forgotten_as_the_router_is_told";
+    if !has_busybox(name) {
+        return Ok(());
+    }
+    on_hosts((name, PROBE), 2, |net| {
+        net.configure(&[
+            "switch add in",
+            "switch-port add in vm --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch add far",
+            "switch-port add far x --address unknown",
+            "switch-port add far y --address unknown",
+            "router add r",
+            "router-port add r r-in --mac 0a:00:00:00:01:01 --network 10.0.1.1/24",
+            "switch-port add in in-r --router-port r-in",
+            "router-port add r r-far --mac 0a:00:00:00:02:01 --network 10.0.2.1/24",
+            "switch-port add far far-r --router-port r-far",
+        ])?;
+        let vm = net.workload(0, "vm", ("0a:00:00:00:01:0a", "10.0.1.10/24"), Some("10.0.1.1"))?;
+        let x = net.workload(1, "x", ("0a:00:00:00:02:0a", "10.0.2.10/24"), Some("10.0.2.1"))?;
+        let y = net.workload(1, "y", ("0a:00:00:00:02:0b", "10.0.2.11/24"), Some("10.0.2.1"))?;
+        net.wait_converged()?;
+        let shows = |text: &str, is_there: bool| {
+            stop::wait_for(&format!("{text}: {is_there}"), Duration::from_secs(15), || {
+                let shown = net.control.text(&["router-port", "show", "r-far"])?;
+                Ok(if shown.contains(text) == is_there { Ok(()) } else { Err(shown) })
+            })
+        };
+        let moves = Ipv4Addr::new(10, 0, 2, 10);
+        reach_cleanly(net.netns(vm), moves)?;
+        shows("10.0.2.10 0a:00:00:00:02:0a", true)?;
+        // The address goes to another station, which tells everybody by a question for itself.
+        net.netns(x).ip(&["addr", "del", "10.0.2.10/24", "dev", "eth0"])?;
+        net.netns(y).ip(&["addr", "add", "10.0.2.10/24", "dev", "eth0"])?;
+        say(net, y, "10.0.2.10")?;
+        shows("10.0.2.10 0a:00:00:00:02:0b", true)?;
+        reach_cleanly(net.netns(vm), moves)?;
+        // Whom the router did not know it does not remember for that, unless it is told to.
+        net.netns(x).ip(&["addr", "add", "10.0.2.77/24", "dev", "eth0"])?;
+        net.netns(x).ip(&["route", "add", "default", "via", "10.0.2.1"])?;
+        say(net, x, "10.0.2.77")?;
+        say(net, y, "10.0.2.10")?;
+        shows("10.0.2.77", false)?;
+        net.configure(&["router set r --always-learn-from-arp-request --mac-binding-age 3 --wait"])?;
+        say(net, x, "10.0.2.77")?;
+        shows("10.0.2.77 0a:00:00:00:02:0a", true)?;
+        // It is forgotten soon; who was heard of before is not.
+        shows("10.0.2.77", false)?;
+        shows("10.0.2.10 0a:00:00:00:02:0b", true)?;
+        reach_cleanly(net.netns(vm), Ipv4Addr::new(10, 0, 2, 77))?;
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn frames_go_where_addresses_were_seen_also_those_of_ports_and_of_networks() -> Result<()> {
+    on_hosts(("frames_go_where_addresses_were_seen_also_those_of_ports_and_of_networks", PROBE), 3, |net| {
+        net.configure(&[
+            "switch add pub",
+            "switch-port add pub pub-net --network provider --tag 100",
+            "switch-port add pub a --address 0a:00:00:00:09:0a,10.99.0.10",
+            "switch-port add pub open --address unknown",
+            "switch add lan",
+            "switch-port add lan vm --address 0a:00:00:00:04:01,10.0.4.1 --address unknown",
+            "switch-port add lan y --address unknown",
+            "switch-port add lan x --address 0a:00:00:00:04:03,10.0.4.3",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:09:0a", "10.99.0.10/24"), None)?;
+        net.workload(0, "open", ("0a:00:00:00:09:0b", "10.99.0.11/24"), None)?;
+        let vm = net.workload(0, "vm", ("0a:00:00:00:04:01", "10.0.4.1/24"), None)?;
+        let y = net.workload(1, "y", ("0a:00:00:00:04:02", "10.0.4.2/24"), None)?;
+        let x = net.workload(2, "x", ("0a:00:00:00:04:03", "10.0.4.3/24"), None)?;
+        net.wait_converged()?;
+        // Who is in the network outside is looked for at all ports that take unknown addresses, until the
+        // network is learned from.
+        for (learns, n_most, n_least) in [("false", u64::MAX, 20), ("true", 10, 0)] {
+            net.configure(&[&format!("switch-port set pub-net --learn-fdb {learns} --wait")])?;
+            reach_cleanly(net.netns(a), OUTSIDE)?;
+            let before = n_sent(net, 0, "open")?;
+            reach_cleanly(net.netns(a), OUTSIDE)?;
+            let n = n_sent(net, 0, "open")? - before;
+            ensure!((n_least..=n_most).contains(&n), "learn {learns}: {n} frames for others");
+        }
+        // The address of a port is its own, whoever has it meanwhile, unless it is looked up.
+        let at = Ipv4Addr::new(10, 0, 4, 1);
+        reach_cleanly(net.netns(x), at)?;
+        net.netns(vm).ip(&["link", "set", "dev", "eth0", "down"])?;
+        net.netns(y).ip(&["link", "set", "dev", "eth0", "address", "0a:00:00:00:04:01"])?;
+        net.netns(y).ip(&["addr", "add", "10.0.4.1/24", "dev", "eth0"])?;
+        let speak = |net: &Provider| ping(net.netns(y), Ipv4Addr::new(10, 0, 4, 3), 2).map(drop);
+        speak(net)?;
+        let (n, _) = ping(net.netns(x), at, 3)?;
+        ensure!(n == 0, "{n} answers of who has the address of a port");
+        net.configure(&["switch-port set vm --force-fdb-lookup --wait"])?;
+        speak(net)?;
+        reach_cleanly(net.netns(x), at)?;
+        let refused = net.control.attempt(&["switch-port", "set", "x", "--force-fdb-lookup"])?;
+        ensure!(!refused.status.success() && refused.stderr.contains("unknown"), "{}", refused.stderr);
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn groups_reach_ports_that_are_told_to_hear_all_or_nothing() -> Result<()> {
+    on_hosts(("groups_reach_ports_that_are_told_to_hear_all_or_nothing", PROBE), 2, |net| {
+        net.configure(&[
+            "switch add in --mcast-snoop",
+            "switch-port add in a --address 0a:00:00:00:01:0a,10.0.1.10",
+            "switch-port add in b --address 0a:00:00:00:01:0b,10.0.1.11",
+            "switch-port add in c --address 0a:00:00:00:01:0c,10.0.1.12",
+            "switch-port add in d --address 0a:00:00:00:01:0d,10.0.1.13",
+        ])?;
+        let a = net.workload(0, "a", ("0a:00:00:00:01:0a", "10.0.1.10/24"), None)?;
+        let b = net.workload(1, "b", ("0a:00:00:00:01:0b", "10.0.1.11/24"), None)?;
+        net.workload(0, "c", ("0a:00:00:00:01:0c", "10.0.1.12/24"), None)?;
+        net.workload(1, "d", ("0a:00:00:00:01:0d", "10.0.1.13/24"), None)?;
+        net.wait_converged()?;
+        let (group, own): (SocketAddr, IpAddr) = ("239.1.2.3:5000".parse()?, "10.0.1.10".parse()?);
+        let _at_b = member(net, b, "10.0.1.11", group)?;
+        wait_for_hearers(net, (a, "10.0.1.10"), group, &["10.0.1.11"])?;
+        // Frames that come to `c` and `d` of 30 that are sent to a group.
+        let heard = |group: &str| -> Result<[u64; 2]> {
+            let before = [n_sent(net, 0, "c")?, n_sent(net, 1, "d")?];
+            net.plan().programs.probe.ask_group((net.netns(a), own), group.parse()?, 30)?;
+            Ok([n_sent(net, 0, "c")? - before[0], n_sent(net, 1, "d")? - before[1]])
+        };
+        let [c, d] = heard("239.1.2.3:5000")?;
+        ensure!(c < 15 && d < 15, "{c} and {d} of 30 frames come to who hears nothing");
+        net.configure(&["switch-port set c --mcast-flood", "switch-port set d --mcast-flood --wait"])?;
+        let [c, d] = heard("239.1.2.3:5000")?;
+        ensure!(c >= 30 && d >= 30, "{c} and {d} of 30 frames come to who hears all");
+        net.configure(&[
+            "switch-port set c --mcast-flood false",
+            "switch-port set d --mcast-flood=false --wait",
+        ])?;
+        let [c, d] = heard("239.9.9.9:5000")?;
+        ensure!(c < 15 && d < 15, "{c} and {d} of 30 frames of a group that nobody hears");
+        net.configure(&[
+            "switch-port set d --receive-multicast false",
+            "switch set in --mcast-flood-unregistered --wait",
+        ])?;
+        let [c, d] = heard("239.9.9.9:5000")?;
+        ensure!(c >= 30 && d == 0, "{c} and {d} of 30 frames of a group that nobody hears, sent to all");
+        // What workloads say about groups is for routers, and for who wants to hear that.
+        net.configure(&[
+            "switch set in --mcast-flood-unregistered=false",
+            "switch-port set d --receive-multicast true --wait",
+        ])?;
+        for (wants, n_least, n_most) in [("false", 0, 1), ("true", 2, 100)] {
+            net.configure(&[&format!("switch-port set d --mcast-flood-reports {wants} --wait")])?;
+            let before = n_sent(net, 1, "d")?;
+            for n in 1..5 {
+                let mut one = member(net, b, "10.0.1.11", format!("239.7.7.{n}:5000").parse()?)?;
+                std::thread::sleep(Duration::from_millis(300));
+                one.kill()?;
+            }
+            let n = n_sent(net, 1, "d")? - before;
+            ensure!((n_least..=n_most).contains(&n), "reports {wants}: {n} frames");
+        }
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn frames_with_tags_pass_where_a_switch_lets_them() -> Result<()> {
+    on_hosts(("frames_with_tags_pass_where_a_switch_lets_them", PROBE), 2, |net| {
+        net.configure(&[
+            "switch add lan --vlan-passthru",
+            "switch-port add lan vm1 --address unknown",
+            "switch-port add lan vm2 --address unknown",
+        ])?;
+        for (host, vm, inner, last) in [(0, "vm1", "in1", 1), (1, "vm2", "in2", 2)] {
+            let (mac, address) = (format!("0a:00:00:00:06:0{last}"), format!("10.0.6.{last}/24"));
+            let machine = net.workload(host, vm, (&mac, &address), None)?;
+            let behind = Netns::create(&format!("{}-{inner}", net.plan().prefix))?;
+            let (mac, address) = (format!("0a:00:00:00:07:0{last}"), format!("10.0.7.{last}/24"));
+            let end = End { netns: &behind, name: "eth0", mac: Some(&mac), address: Some(&address) };
+            netns::link(end, End::new(net.netns(machine), inner), 1400)?;
+            net.adopt(behind);
+            net.tag_in(machine, &[(inner, "7")])?;
+        }
+        net.wait_converged()?;
+        let far = Ipv4Addr::new(10, 0, 7, 2);
+        reach_cleanly(net.named("in1")?, far)?;
+        net.configure(&["switch set lan --vlan-passthru false --wait"])?;
+        let (n, _) = ping(net.named("in1")?, far, 3)?;
+        ensure!(n == 0, "{n} answers pass with tags");
+        net.check_conservation()
+    })
+}
+
+#[test]
+fn a_switch_chooses_addresses_with_its_prefix() -> Result<()> {
+    on_hosts(("a_switch_chooses_addresses_with_its_prefix", PROBE), 2, |net| {
+        net.configure(&[
+            "switch add lan --subnet 10.0.5.0/24 --mac-prefix 0a:77:00",
+            "switch-port add lan a --address dynamic",
+            "switch-port add lan b --address dynamic",
+            "switch add macs --mac-prefix 0a:78:00",
+            "switch-port add macs c --address dynamic",
+        ])?;
+        // What was chosen: MAC address, IP address.
+        let chosen = |port: &str| -> Result<Vec<String>> {
+            let text = net.control.text(&["switch-port", "show", port])?;
+            let text = text.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+            let (text, _) = text.with_context(|| format!("nothing is chosen for {port}"))?;
+            Ok(text.split(' ').map(str::to_owned).collect())
+        };
+        let (a, b, c) = (chosen("a")?, chosen("b")?, chosen("c")?);
+        ensure!(a.len() == 2 && a[0].starts_with("0a:77:00:") && a[1].starts_with("10.0.5."), "{a:?}");
+        ensure!(c.len() == 1 && c[0].starts_with("0a:78:00:"), "a MAC address alone: {c:?}");
+        let at_a = net.workload(0, "a", (&a[0], &format!("{}/24", a[1])), None)?;
+        net.workload(1, "b", (&b[0], &format!("{}/24", b[1])), None)?;
+        net.wait_converged()?;
+        reach_cleanly(net.netns(at_a), b[1].parse()?)?;
         net.check_conservation()
     })
 }

@@ -165,6 +165,24 @@ fn what_is_allowed_without_state_is_allowed_one_way() -> Result<()> {
         for to in ["db-1", "db-2"] {
             connects(fabric, "web-1", (to, ALLOWED), Outcome::Silent)?;
         }
+        // A load balancer works all the same: it has what it needs tracked.
+        fabric.control.configure(&format!(
+            "acl add db back --direction from-lport --priority 10 --match 'tcp.src == {ALLOWED}' \\
+                 --action allow-stateless
+             load-balancer add lb --vip 10.96.0.1:80=10.0.2.11:{ALLOWED},10.0.2.12:{ALLOWED}
+             switch set web --default drop --load-balancer lb
+             acl add web there --direction from-lport --priority 10 --match 'tcp.dst == 80' --action allow-stateless
+             acl add web back --direction to-lport --priority 10 --match 'tcp.src == 80' --action allow-stateless
+             acl add web other --direction to-lport --priority 1 --match 'tcp.dst == 1' --action allow-related"
+        ))?;
+        let servers = ["db-1", "db-2"].map(|name| checks::listen(fabric, fabric.workload(name)?, ALLOWED));
+        let _servers = servers.into_iter().collect::<Result<Vec<_>>>()?;
+        let service = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 96, 0, 1), 80);
+        for _ in 0..6 {
+            let client = &fabric.workload("web-1")?.netns;
+            let outcome = fabric.plan().programs.probe.connect(client, service, CONNECT_LIMIT)?;
+            ensure!(outcome == Outcome::Connected, "{outcome:?}");
+        }
         checks::conservation(fabric).map(drop)
     })
 }

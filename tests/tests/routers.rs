@@ -50,6 +50,10 @@ fn a_load_balancer_spreads_and_connections_stay() -> Result<()> {
         let of = |name: &str| answers.get(&format!("{name} 10.0.1.11")).copied().unwrap_or(0);
         ensure!(of("db-1") + of("db-2") == 40, "the servers see the client as it is: {answers:?}");
         ensure!(of("db-1") >= 5 && of("db-2") >= 5, "shares of 40: {answers:?}");
+        // By the client's address alone each has its server.
+        control.text(&["load-balancer", "set", "lb", "--hash", "ip-src", "--wait"])?;
+        ensure!(ask(fabric, "web-1", SERVICE, 20)?.len() == 1, "one client has two servers");
+        control.text(&["load-balancer", "set", "lb", "--no-hash", "--wait"])?;
         // Both at once: one connection stays while the list loses its server, or does not.
         let probe = &fabric.plan().programs.probe;
         let client = &fabric.workload("web-2")?.netns;
@@ -603,6 +607,12 @@ fn ports_choose_their_routes_and_policies_lead_to_others() -> Result<()> {
         ensure!(who(8080, 6)? == ["db-2"], "who does not jump: {:?}", who(8080, 6)?);
         fabric.control.configure("router-policy set r1/back --match udp")?;
         ensure!(who(8081, 6)? == ["db-2"], "no policy of the chain matches: {:?}", who(8081, 6)?);
+        // Several next hops share what a policy sends them.
+        fabric
+            .control
+            .configure("router-policy set r1/back --match tcp --next-hop 10.0.2.11 --next-hop 10.0.2.12")?;
+        ensure!(who(8081, 40)? == ["db-1", "db-2"], "next hops of a policy: {:?}", who(8081, 40)?);
+        fabric.control.configure("router-policy set r1/back --match udp")?;
         // Several routes: by all of the connection, then by the client's address alone.
         let both = "--route '198.51.100.0/24 via 10.0.2.11 table red' --route";
         fabric
@@ -641,4 +651,73 @@ fn servers_see_the_router_or_the_client() -> Result<()> {
         ensure!(found == ["db-1 10.0.1.11", "db-2 10.0.1.11"], "the client itself: {found:?}");
         checks::conservation(fabric).map(drop)
     })
+}
+
+#[test]
+fn routes_go_before_networks_and_packets_past_bounds_as_they_are_told() -> Result<()> {
+    scenario::on_fabric(
+        "routes_go_before_networks_and_packets_past_bounds_as_they_are_told",
+        PROBE,
+        |fabric| {
+            let _servers = servers(fabric, &["db-1", "db-2"], 8080)?;
+            let probe = &fabric.plan().programs.probe;
+            let connects = |from: &str| -> Result<bool> {
+                let to = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 12), 8080);
+                let outcome =
+                    probe.connect(&fabric.workload(from)?.netns, to, Duration::from_millis(1500))?;
+                Ok(outcome == ferroflow_tests::probe::Outcome::Connected)
+            };
+            // Who had no answer from the router asks again before it sends.
+            let soon = |from: &str| {
+                stop::wait_for(&format!("{from} connects again"), Duration::from_secs(15), || {
+                    Ok(if connects(from)? { Ok(()) } else { Err("it does not".to_owned()) })
+                })
+            };
+            // The network of the port goes before a route to the same, unless that one is to go before it.
+            fabric.control.configure("router set r1 --route '10.0.2.0/24 discard'")?;
+            ensure!(connects("web-1")?, "the network is the port's");
+            fabric.control.configure("router set r1 --route '10.0.2.0/24 discard override'")?;
+            ensure!(!connects("web-1")?, "the route goes before");
+            fabric.control.configure("router set r1 --no-routes")?;
+            // A router that is off forwards nothing.
+            fabric.control.configure("router set r1 --disable")?;
+            ensure!(!connects("web-1")? && !connects("web-2")?, "the router is off");
+            fabric.control.configure("router set r1 --enable")?;
+            soon("web-1")?;
+            soon("web-2")?;
+            // Nor does a port that is off get anything.
+            fabric.control.configure("switch-port set db-2 --disable")?;
+            ensure!(!connects("web-1")?, "the port is off");
+            fabric.control.configure("switch-port set db-2 --enable")?;
+            soon("web-1")?;
+            // What is larger than the bound, and may be.
+            let large = || -> Result<String> {
+                let mut command = fabric.workload("web-1")?.netns.command("ping");
+                command.args([
+                    "-n",
+                    "-c",
+                    "3",
+                    "-i",
+                    "0.2",
+                    "-W",
+                    "2",
+                    "-M",
+                    "do",
+                    "-s",
+                    "1292",
+                    "10.0.2.12",
+                ]);
+                Ok(command::run_regardless(&mut command, Duration::from_secs(20))?.stdout)
+            };
+            fabric
+                .control
+                .configure("router-port set r1-db --gateway-mtu 1300 --gateway-mtu-bypass 'tcp || icmp4'")?;
+            let text = large()?;
+            ensure!(text.contains(" 0% packet loss"), "what may be larger: {text}");
+            fabric.control.configure("router-port set r1-db --gateway-mtu-bypass tcp")?;
+            let text = large()?;
+            ensure!(text.contains("mtu = 1300") || text.contains("mtu=1300"), "{text}");
+            checks::conservation(fabric).map(drop)
+        },
+    )
 }

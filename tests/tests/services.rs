@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::Read;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,6 +17,7 @@ use ferroflow_tests::daemon::{Daemon, Life, has_command};
 use ferroflow_tests::fabric::Fabric;
 use ferroflow_tests::netns::Netns;
 use ferroflow_tests::{checks, command, say, scenario, stop};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const PROBE: &str = env!("CARGO_BIN_EXE_ff-probe");
 /// How long a client may take to get its lease; some wait a moment before they ask.
@@ -486,6 +488,7 @@ fn the_kernel_makes_addresses_and_routes_of_advertisements() -> Result<()> {
             switch-port set web-1 --address '0a:00:00:00:01:0b dynamic 10.0.1.11' --no-port-security
             switch-port set web-2 --address '0a:00:00:00:01:0c dynamic 10.0.1.12' --no-port-security
             router-port set r1-web --network 10.0.1.1/24 --network 2001:db8:1::1/64 --ra slaac --ra-mtu 1380 \
+                --ra-rdnss 2001:db8:1::53 --ra-dnssl shop.example \
                 --ra-route 2001:db8:77::/48=high --ra-preference low --ra-lifetime 600
         ",
         )?;
@@ -518,8 +521,10 @@ fn the_kernel_makes_addresses_and_routes_of_advertisements() -> Result<()> {
             ping.args(["-6", "-c", "3", "-i", "0.2", "-W", "3", to]);
             command::output(&mut ping, SOON).with_context(|| format!("{from} to {to}"))?;
         }
+        balances_over_ipv6(fabric, addresses[1].1.parse()?)?;
         // Unasked: what a workload forgets comes back by itself, on either host.
         configure(fabric, "router-port set r1-web --ra-periodic 3-4")?;
+        tells_resolvers(&fabric.workload("web-1")?.netns)?;
         for (workload, _) in addresses {
             let netns = &fabric.workload(workload)?.netns;
             netns.ip(&["-6", "route", "flush", "default"])?;
@@ -530,6 +535,45 @@ fn the_kernel_makes_addresses_and_routes_of_advertisements() -> Result<()> {
         }
         checks::conservation(fabric).map(drop)
     })
+}
+
+/// A service with IPv6 addresses, of a backend on the other host.
+fn balances_over_ipv6(fabric: &Fabric, backend: Ipv6Addr) -> Result<()> {
+    configure(
+        fabric,
+        &format!(
+            "load-balancer add six --vip [2001:db8:96::1]:80=[{backend}]:8080
+             switch set web --load-balancer six"
+        ),
+    )?;
+    let (client, server) = (&fabric.workload("web-1")?.netns, &fabric.workload("web-2")?.netns);
+    let listener = server.inside(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8080)))??;
+    let service: SocketAddr = "[2001:db8:96::1]:80".parse()?;
+    let stream = client.inside(|| TcpStream::connect_timeout(&service, SOON))??;
+    let (_, seen) = listener.accept()?;
+    ensure!(stream.local_addr()?.ip() == seen.ip(), "the server sees {seen}");
+    configure(fabric, "switch set web --no-load-balancers")
+}
+
+/// An advertisement has the resolver and the domain (RFC 8106 §5).
+fn tells_resolvers(netns: &Netns) -> Result<()> {
+    let resolver: Ipv6Addr = "2001:db8:1::53".parse()?;
+    let (resolver, domain) = (resolver.octets(), b"\x04shop\x07example\0");
+    netns.inside(|| -> Result<()> {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
+        socket.set_read_timeout(Some(SOON))?;
+        let (mut room, start) = ([0; 2048], Instant::now());
+        while start.elapsed() < SOON {
+            let len = (&socket).read(&mut room)?;
+            let message = &room[..len];
+            if message.first() == Some(&134) {
+                let has = |what: &[u8]| message.windows(what.len()).any(|window| window == what);
+                ensure!(has(&resolver) && has(domain), "{message:02x?}");
+                return Ok(());
+            }
+        }
+        bail!("no advertisement")
+    })?
 }
 
 #[test]

@@ -163,8 +163,9 @@ fn wire(wire: Wire) -> Option<pb::port_binding::Wire> {
     use pb::port_binding::Wire as Encoded;
     Some(match wire {
         Wire::Own => return None,
-        Wire::Network { name, tag } => {
-            Encoded::Network(pb::NetworkWire { name, tag: tag.map_or(0, |tag| tag.get().into()) })
+        Wire::Network { name, tag, is_service } => {
+            let tag = tag.map_or(0, |tag| tag.get().into());
+            Encoded::Network(pb::NetworkWire { name, tag, is_service })
         }
         Wire::Redirect { stage } => Encoded::RedirectStage(stage.into()),
         Wire::Nested { parent, tag } => Encoded::Nested(pb::NestedWire { parent, tag: tag.get().into() }),

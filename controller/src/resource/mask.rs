@@ -81,18 +81,22 @@ fn copy(to: &mut Wire, from: &Wire, path: &str) -> Result<bool, &'static [&'stat
                 disable_garp_rarp, arp_proxy, requested_chassis, peer, multicast_flood,
                 multicast_flood_reports, ha_chassis_group, qos_min_rate, qos_max_rate, qos_burst,
                 nat_addresses, requested_additional_chassis, activation_strategy, clone_to_unknown,
-                enable_router_port_acl, requested_tunnel_key, ct_zone_limit, health_checks;
-                "tunnel_key", "chassis", "up", "additional_chassis", "dynamic_addresses", "virtual_parent", "multicast_groups")
+                enable_router_port_acl, requested_tunnel_key, ct_zone_limit, health_checks, force_fdb_lookup,
+                tag_request, tag_type;
+                "tunnel_key", "chassis", "up", "additional_chassis", "dynamic_addresses", "virtual_parent", "multicast_groups",
+                "chosen_tag")
         }
         (Wire::LogicalRouter(to), Wire::LogicalRouter(from)) => {
             copy_field!(path, to, from; enabled, static_routes, chassis, load_balancers, control_plane_limits,
                 lb_force_snat_ips, dnat_force_snat_ips, multicast_relay, load_balancer_groups,
-                requested_tunnel_key, ct_zone_limit, snat_ct_zone, ct_commit_all; "tunnel_key")
+                requested_tunnel_key, ct_zone_limit, snat_ct_zone, ct_commit_all,
+                always_learn_from_arp_request, mac_binding_age_threshold; "tunnel_key")
         }
         (Wire::LogicalRouterPort(to), Wire::LogicalRouterPort(from)) => {
             copy_field!(path, to, from; mac, networks, enabled, gateway_chassis, router_advertisement,
                 static_mac_bindings, gateway_mtu, route_table, multicast_flood, bfd_sessions, ha_chassis_group,
-                requested_tunnel_key, reside_on_redirect_chassis, dhcp_relay_server, redirect_type;
+                requested_tunnel_key, reside_on_redirect_chassis, dhcp_relay_server, redirect_type,
+                gateway_mtu_bypass;
                 "tunnel_key", "neighbours")
         }
         (Wire::Acl(to), Wire::Acl(from)) => {

@@ -444,3 +444,69 @@ fn checks_of_ports_ask_somebody_from_somewhere_else() {
     }
     assert!(parsed(vec![one; 9]).is_err());
 }
+
+#[test]
+fn options_of_ports_and_routers_that_mean_nothing_are_refused() {
+    use pb::logical_switch_port::{TagType, Type};
+    let port = pb::LogicalSwitchPort::default();
+    let network = pb::LogicalSwitchPort {
+        r#type: Type::Localnet.into(),
+        network_name: "n".into(),
+        tag_type: TagType::Service.into(),
+        ..port.clone()
+    };
+    let open = pb::LogicalSwitchPort {
+        addresses: vec!["0a:00:00:00:00:05".into(), "unknown".into()],
+        force_fdb_lookup: true,
+        ..port.clone()
+    };
+    let nested =
+        pb::LogicalSwitchPort { parent: "switches/s/ports/vm".into(), tag_request: true, ..port.clone() };
+    let at = "switches/s/ports/p";
+    for good in [&open, &nested, &pb::LogicalSwitchPort { tag: 5, ..network.clone() }] {
+        assert!(parse_spec(&name(at), Some(&Wire::LogicalSwitchPort(good.clone()))).is_ok(), "{good:?}");
+    }
+    for (wrong, field) in [
+        (pb::LogicalSwitchPort { addresses: Vec::new(), ..open.clone() }, "force_fdb_lookup"),
+        (pb::LogicalSwitchPort { learn_fdb: Some(false), ..open.clone() }, "force_fdb_lookup"),
+        (
+            pb::LogicalSwitchPort { port_security: vec!["0a:00:00:00:00:05".into()], ..open },
+            "force_fdb_lookup",
+        ),
+        (pb::LogicalSwitchPort { tag: 5, ..nested.clone() }, "tag_request"),
+        (pb::LogicalSwitchPort { parent: String::new(), ..nested.clone() }, "tag"),
+        (pb::LogicalSwitchPort { r#type: Type::Localport.into(), ..nested }, "tag"),
+        (network.clone(), "tag_type"),
+        (pb::LogicalSwitchPort { tag: 5, tag_type: 9, ..network }, "tag_type"),
+        (pb::LogicalSwitchPort { tag_type: 1, ..port }, "tag_type"),
+    ] {
+        let reason = refused(at, &Wire::LogicalSwitchPort(wrong));
+        assert!(reason.contains(&format!("`{field}`")), "{field}: {reason}");
+    }
+    let route = pb::StaticRoute {
+        prefix: "10.0.0.0/24".into(),
+        discard: true,
+        by_source: true,
+        override_connected: true,
+        ..Default::default()
+    };
+    let router = pb::LogicalRouter { static_routes: vec![route], ..Default::default() };
+    let reason = refused("routers/r", &Wire::LogicalRouter(router));
+    assert!(reason.contains("static_routes[0].override_connected"), "{reason}");
+    let router = pb::LogicalRouter { mac_binding_age_threshold: Some(65_536), ..Default::default() };
+    assert!(refused("routers/r", &Wire::LogicalRouter(router)).contains("mac_binding_age_threshold"));
+    let bypass = |gateway_mtu, text: &str| {
+        Wire::LogicalRouterPort(pb::LogicalRouterPort {
+            mac: "0a:00:00:00:01:01".into(),
+            networks: vec!["10.0.0.1/24".into()],
+            gateway_mtu,
+            gateway_mtu_bypass: text.into(),
+            ..Default::default()
+        })
+    };
+    let at = "routers/r/ports/p";
+    assert!(parse_spec(&name(at), Some(&bypass(1400, "tcp || udp.dst == 53"))).is_ok());
+    for (mtu, text) in [(0, "tcp"), (1400, "tpc"), (1400, "ip4.src == $web")] {
+        assert!(refused(at, &bypass(mtu, text)).contains("`gateway_mtu_bypass`"), "{text}");
+    }
+}

@@ -11,13 +11,14 @@ use std::{
 };
 
 use ferroflow_proto::northbound as pb;
+use flowtable::types::VlanId;
 use ovn_northd_lite::model::{PortAddresses, RouteTarget, StaticRoute};
 
 use super::{
     Binding, Change, Known, Reason, Record, Refusal, State, addresses, encode_counter,
     index::{Address, addresses_of, is_port, members_of, peer_of},
     keys::{self, Allocator, KeyTaken},
-    nats, nested, services, sets,
+    nats, nested, services, sets, tags,
 };
 use crate::{
     resource::{Kind, Name, Spec, check_labels, merge, parse_spec, strip},
@@ -126,6 +127,13 @@ impl<'a> Draft<'a> {
     pub(super) fn set_chosen(&mut self, port: &Name, chosen: Option<PortAddresses>, by: Option<usize>) {
         let Some(present) = self.get(port).filter(|record| record.chosen != chosen) else { return };
         let record = Record { chosen, ..present.clone() };
+        self.touch(by, port.clone(), Some(record), false);
+    }
+
+    /// Writes the tag that was chosen for a port.
+    pub(super) fn set_tag(&mut self, port: &Name, tag: Option<VlanId>, by: Option<usize>) {
+        let Some(present) = self.get(port).filter(|record| record.chosen_tag != tag) else { return };
+        let record = Record { chosen_tag: tag, ..present.clone() };
         self.touch(by, port.clone(), Some(record), false);
     }
 
@@ -266,6 +274,7 @@ impl<'a> Draft<'a> {
             binding: None,
             additional: BTreeSet::new(),
             chosen: None,
+            chosen_tag: None,
             health: Known::new(),
             heard: BTreeMap::new(),
             holder: None,
@@ -309,6 +318,7 @@ impl<'a> Draft<'a> {
             verdict.map_err(|reason| Refusal { operation: touched.operation, reason })?;
         }
         let cursors = addresses::choose(&mut self)?;
+        tags::choose(&mut self)?;
         self.check_unique()?;
         self.bind_claimed(claimant);
         let mut counters = self.allocate_keys()?;

@@ -18,6 +18,7 @@ mod references;
 mod refusal;
 mod services;
 mod sets;
+mod tags;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

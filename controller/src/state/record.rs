@@ -7,7 +7,7 @@ use std::{
 };
 
 use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
-use flowtable::types::MacAddr;
+use flowtable::types::{MacAddr, VlanId};
 use ovn_northd_lite::model::{LoadBalancer, PortAddresses};
 use prost::Message;
 
@@ -43,6 +43,8 @@ pub struct Record {
     pub additional: BTreeSet<String>,
     /// What was chosen for its `dynamic` entry.
     pub chosen: Option<PortAddresses>,
+    /// What was chosen of a workload behind another one's interface that asks for any tag.
+    pub chosen_tag: Option<VlanId>,
     /// Which backends of a load balancer serve, of those that are asked; of a switch port, which of
     /// its own checks are answered.
     pub health: Known,
@@ -123,6 +125,8 @@ struct Stored {
     sessions: Vec<StoredSession>,
     #[prost(string, repeated, tag = "21")]
     additional: Vec<String>,
+    #[prost(uint32, tag = "22")]
+    chosen_tag: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -271,6 +275,7 @@ impl Record {
             && self.additional == other.additional
             && self.key == other.key
             && self.chosen == other.chosen
+            && self.chosen_tag == other.chosen_tag
             && self.health == other.health
             && self.heard == other.heard
             && self.holder == other.holder
@@ -305,6 +310,7 @@ impl Record {
                     .unwrap_or_default();
                 port.multicast_groups = self.heard.keys().map(IpAddr::to_string).collect();
                 port.dynamic_addresses = self.chosen.as_ref().map(text_of).unwrap_or_default();
+                port.chosen_tag = self.chosen_tag.map_or(0, |tag| tag.get().into());
                 if let Spec::SwitchPort(spec) = &self.spec {
                     for (check, typed) in port.health_checks.iter_mut().zip(&spec.options.checks) {
                         check.health = told(self.health.get(&typed.key()));
@@ -384,7 +390,9 @@ impl Record {
         let sessions = self.sessions.iter().map(session).collect();
         let (key, health) = (self.key, health.collect());
         let additional = self.additional.iter().cloned().collect();
-        Stored { resource, key, binding, chosen, health, heard, holder, sessions, additional }.encode_to_vec()
+        let chosen_tag = self.chosen_tag.map_or(0, |tag| tag.get().into());
+        Stored { resource, key, binding, chosen, health, heard, holder, sessions, additional, chosen_tag }
+            .encode_to_vec()
     }
 
     pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
@@ -399,6 +407,13 @@ impl Record {
         });
         let chosen = Some(stored.chosen.as_str()).filter(|text| !text.is_empty());
         let chosen = chosen.map(parse_port_addresses).transpose()?;
+        let chosen_tag = match stored.chosen_tag {
+            0 => None,
+            raw => {
+                let tag = u16::try_from(raw).ok().and_then(|raw| VlanId::new(raw).ok());
+                Some(tag.ok_or_else(|| format!("{raw} is not a VLAN that can be chosen for it"))?)
+            }
+        };
         let health = stored.health.into_iter().map(|known| ((known.vip, known.backend), known.online));
         let session = |stored: &StoredSession| Some((stored.peer.parse().ok()?, stored.state()));
         let sessions = stored.sessions.iter().filter_map(session).collect();
@@ -423,6 +438,7 @@ impl Record {
             binding,
             additional: stored.additional.into_iter().collect(),
             chosen,
+            chosen_tag,
             health: health.collect(),
             heard,
             holder,

@@ -363,3 +363,55 @@ proptest! {
         }
     }
 }
+
+/// A workload behind `vm`, with this tag, or with any (0).
+fn behind(tag: u32) -> Wire {
+    Wire::LogicalSwitchPort(pb::LogicalSwitchPort {
+        parent: "switches/s/ports/vm".to_owned(),
+        tag,
+        tag_request: tag == 0,
+        ..Default::default()
+    })
+}
+
+#[test]
+fn tags_are_chosen_that_nobody_else_has_and_stay() {
+    let mut world = World::new();
+    let tag = |world: &World, port: &str| {
+        let name = Name::parse(&format!("switches/s/ports/{port}")).unwrap();
+        match world.state.get(&name).unwrap().to_wire(|_| ChassisStatus::default()).spec {
+            Some(Wire::LogicalSwitchPort(port)) => port.chosen_tag,
+            _ => panic!("no port"),
+        }
+    };
+    world.put("switches/s", Wire::LogicalSwitch(Default::default())).unwrap();
+    world.put("switches/s/ports/vm", port(&[])).unwrap();
+    let at_once = [("a", 0), ("b", 2), ("c", 0)];
+    let named: Vec<_> =
+        at_once.iter().map(|(id, tag)| (format!("switches/s/ports/{id}"), behind(*tag))).collect();
+    world.run(named.iter().map(|(name, wire)| (name.as_str(), Some(wire.clone()))).collect()).unwrap();
+    assert_eq!([tag(&world, "a"), tag(&world, "b"), tag(&world, "c")], [1, 0, 3]);
+    // What was chosen is not another's; what is written again stays; what is free again is given.
+    let error = world.put("switches/s/ports/d", behind(3)).unwrap_err();
+    assert!(error.contains("`tag`: 3 was chosen for switches/s/ports/c; use another one"), "{error}");
+    world.run(vec![("switches/s/ports/a", None), ("switches/s/ports/c", Some(behind(0)))]).unwrap();
+    assert_eq!(tag(&world, "c"), 3);
+    world.put("switches/s/ports/d", behind(0)).unwrap();
+    assert_eq!(tag(&world, "d"), 1);
+    // Who says its tag has none that was chosen; behind another one it is chosen anew.
+    world.put("switches/s/ports/c", behind(9)).unwrap();
+    assert_eq!(tag(&world, "c"), 0);
+    world.put("switches/s/ports/other", port(&[])).unwrap();
+    let Wire::LogicalSwitchPort(mut moved) = behind(0) else { unreachable!() };
+    world.put("switches/s/ports/e", Wire::LogicalSwitchPort(moved.clone())).unwrap();
+    assert_eq!(tag(&world, "e"), 3);
+    moved.parent = "switches/s/ports/other".to_owned();
+    world.put("switches/s/ports/e", Wire::LogicalSwitchPort(moved)).unwrap();
+    assert_eq!(tag(&world, "e"), 1);
+    // When none is left, it is told.
+    let others = (1..=4094).filter(|raw| ![1, 2, 9].contains(raw));
+    let others: Vec<_> = others.map(|raw| (format!("switches/s/ports/x{raw}"), behind(raw))).collect();
+    world.run(others.iter().map(|(name, wire)| (name.as_str(), Some(wire.clone()))).collect()).unwrap();
+    let error = world.put("switches/s/ports/z", behind(0)).unwrap_err();
+    assert!(error.contains("`tag_request`: every VLAN behind switches/s/ports/vm is taken"), "{error}");
+}

@@ -140,6 +140,7 @@ fn a_router(
             advertisement: None,
             static_macs: BTreeMap::new(),
             mtu: None,
+            mtu_bypass: String::new(),
             route_table: switch
                 .and_then(|switch| world.tables.get(&(router, switch)))
                 .map_or_else(String::new, |table| (*table).to_owned()),
@@ -167,6 +168,7 @@ fn a_router(
         table: route.table.to_owned(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     });
     let balancers = world.balancers.iter().enumerate();
     let balancers = balancers.filter(|(_, balancer)| balancer.routers.contains(&router));

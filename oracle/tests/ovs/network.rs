@@ -138,6 +138,7 @@ fn network(acls: Vec<Acl>, default_policy: DefaultPolicy) -> Northbound {
         advertisement: None,
         static_macs: Default::default(),
         mtu: None,
+        mtu_bypass: String::new(),
         route_table: String::new(),
         hears_all: false,
         monitored: Default::default(),

@@ -1,6 +1,6 @@
 //! Who has an address: `get_arp` and `get_nd` look the MAC address up, `lookup_arp` and
-//! `lookup_nd` ask whether it is known, `put_arp` and `put_nd` have the host's responder
-//! remember it.
+//! `lookup_nd` ask whether it is known, `lookup_arp_ip` whether any is, `put_arp` and `put_nd` have
+//! the host's responder remember it, for so many seconds if they say so.
 
 use std::fmt;
 
@@ -9,7 +9,10 @@ use flowtable::{
     flow::{Action, ToController},
 };
 
-use super::lower::{Flow, Lowered, place, resubmit};
+use super::{
+    length::short,
+    lower::{Flow, Lowered, place, resubmit},
+};
 use crate::{
     expr::{ExprError, Operand, parser::Parser},
     lower::{GET_NEIGHBOUR, LOOKUP_NEIGHBOUR},
@@ -33,10 +36,19 @@ pub enum Neighbour {
         /// Port, IP address, MAC address.
         of: [Operand; 3],
     },
-    /// `put_arp(inport, arp.spa, arp.sha);`
+    /// `field = lookup_arp_ip(inport, arp.spa);`
+    LookupIp {
+        /// A bit that says whether any MAC address is known.
+        dst: Operand,
+        /// Port, IP address.
+        of: [Operand; 2],
+    },
+    /// `put_arp(inport, arp.spa, arp.sha);`, `put_arp(inport, arp.spa, arp.sha, 60);`
     Put {
         /// Port, IP address, MAC address.
         of: [Operand; 3],
+        /// Seconds; 0: for ever. `None`: as long as usual.
+        age: Option<u16>,
     },
 }
 
@@ -48,12 +60,20 @@ impl Neighbour {
 
     /// What follows `put_arp` or `put_nd`.
     pub(super) fn put(parser: &mut Parser) -> Result<Self, ExprError> {
-        Ok(Self::Put { of: operands(parser)? })
+        let of = first_operands(parser)?;
+        let age = if parser.take_mark(",") { Some(short(parser)?) } else { None };
+        parser.expect_mark(")")?;
+        Ok(Self::Put { of, age })
     }
 
     /// What follows `field = lookup_arp`.
     pub(super) fn lookup(parser: &mut Parser, dst: Operand) -> Result<Self, ExprError> {
         Ok(Self::Lookup { dst, of: operands(parser)? })
+    }
+
+    /// What follows `field = lookup_arp_ip`.
+    pub(super) fn lookup_ip(parser: &mut Parser, dst: Operand) -> Result<Self, ExprError> {
+        Ok(Self::LookupIp { dst, of: operands(parser)? })
     }
 
     /// # Errors
@@ -69,15 +89,19 @@ impl Neighbour {
             Self::Lookup { dst, of: [port, ip, mac] } => {
                 load(out, port, ip)?;
                 out.actions.push(Action::Move { src: place(&mac)?, dst: MAC });
-                out.actions.push(Action::SetField { field: KNOWN.field, value: 0, mask: KNOWN.bits() });
-                out.actions.push(resubmit(LOOKUP_NEIGHBOUR));
-                out.actions.push(Action::Move { src: KNOWN, dst: place(&dst)? });
-                forget(out);
+                known(out, &dst)?;
             }
-            Self::Put { of: [port, ip, mac] } => {
+            Self::LookupIp { dst, of: [port, ip] } => {
+                // No neighbour has the MAC address zero: rules with it are about the IP address.
+                load(out, port, ip)?;
+                out.actions.push(Action::SetField { field: MAC.field, value: 0, mask: MAC.bits() });
+                known(out, &dst)?;
+            }
+            Self::Put { of: [port, ip, mac], age } => {
                 let is_v4 = place(&ip)?.n_bits == 32;
                 let service = if is_v4 { Service::LearnArp } else { Service::LearnNd };
-                let userdata = Request { service, continuation: 0, table: flow.table.get() }.encode();
+                let mut userdata = Request { service, continuation: 0, table: flow.table.get() }.encode();
+                userdata.extend(age.map(u16::to_be_bytes).into_iter().flatten());
                 let mut saved = Lowered::default();
                 load(&mut saved, port, ip)?;
                 saved.actions.push(Action::Move { src: place(&mac)?, dst: MAC });
@@ -91,8 +115,10 @@ impl Neighbour {
     }
 
     fn is_v4(&self) -> bool {
-        let (Self::Get { of: [_, ip] } | Self::Lookup { of: [_, ip, _], .. } | Self::Put { of: [_, ip, _] }) =
-            self;
+        let (Self::Get { of: [_, ip] }
+        | Self::LookupIp { of: [_, ip], .. }
+        | Self::Lookup { of: [_, ip, _], .. }
+        | Self::Put { of: [_, ip, _], .. }) = self;
         ip.place().is_some_and(|place| place.n_bits == 32)
     }
 }
@@ -103,6 +129,15 @@ fn load(out: &mut Lowered, port: Operand, ip: Operand) -> Result<(), String> {
     out.actions.push(Action::Move { src: place(&port)?, dst: SubField::whole(PORT) });
     out.actions.push(clear(ADDRESS));
     out.actions.push(Action::Move { src: ip, dst: SubField { field: ADDRESS, start: 0, n_bits: ip.n_bits } });
+    Ok(())
+}
+
+/// Looks up whether what is loaded is known.
+fn known(out: &mut Lowered, dst: &Operand) -> Result<(), String> {
+    out.actions.push(Action::SetField { field: KNOWN.field, value: 0, mask: KNOWN.bits() });
+    out.actions.push(resubmit(LOOKUP_NEIGHBOUR));
+    out.actions.push(Action::Move { src: KNOWN, dst: place(dst)? });
+    forget(out);
     Ok(())
 }
 
@@ -117,6 +152,13 @@ fn clear(field: Field) -> Action {
 
 /// `(port, address)` or `(port, address, mac)`.
 fn operands<const N: usize>(parser: &mut Parser) -> Result<[Operand; N], ExprError> {
+    let found = first_operands(parser)?;
+    parser.expect_mark(")")?;
+    Ok(found)
+}
+
+/// The same, up to what follows them.
+fn first_operands<const N: usize>(parser: &mut Parser) -> Result<[Operand; N], ExprError> {
     parser.expect_mark("(")?;
     let mut found = Vec::with_capacity(N);
     for idx in 0..N {
@@ -137,7 +179,6 @@ fn operands<const N: usize>(parser: &mut Parser) -> Result<[Operand; N], ExprErr
         }
         found.push(operand);
     }
-    parser.expect_mark(")")?;
     found.try_into().map_err(|_| parser.error("too few arguments"))
 }
 
@@ -149,7 +190,13 @@ impl fmt::Display for Neighbour {
             Self::Lookup { dst, of: [port, ip, mac] } => {
                 write!(f, "{dst} = lookup_{family}({port}, {ip}, {mac});")
             }
-            Self::Put { of: [port, ip, mac] } => write!(f, "put_{family}({port}, {ip}, {mac});"),
+            Self::LookupIp { dst, of: [port, ip] } => write!(f, "{dst} = lookup_{family}_ip({port}, {ip});"),
+            Self::Put { of: [port, ip, mac], age: None } => {
+                write!(f, "put_{family}({port}, {ip}, {mac});")
+            }
+            Self::Put { of: [port, ip, mac], age: Some(age) } => {
+                write!(f, "put_{family}({port}, {ip}, {mac}, {age});")
+            }
         }
     }
 }

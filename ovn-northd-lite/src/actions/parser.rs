@@ -214,8 +214,8 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
     parser.expect_mark("=")?;
     let position = parser.position();
     if let Token::Name(name) = parser.peek().clone() {
-        if let "select" | "lookup_arp" | "lookup_nd" | "chk_lb_aff" | "check_pkt_larger" | "get_fdb" =
-            name.as_str()
+        if let "select" | "lookup_arp" | "lookup_nd" | "lookup_arp_ip" | "chk_lb_aff" | "check_pkt_larger"
+        | "get_fdb" = name.as_str()
         {
             parser.take();
             return match name.as_str() {
@@ -223,6 +223,7 @@ fn assignment(parser: &mut Parser) -> Result<Statement, ExprError> {
                 "select" => Select::parse(parser, dst).map(Statement::Select),
                 "check_pkt_larger" => CheckLength::parse(parser, dst).map(Statement::CheckLength),
                 "chk_lb_aff" => CheckAffinity::parse(parser, dst).map(Statement::CheckAffinity),
+                "lookup_arp_ip" => Neighbour::lookup_ip(parser, dst).map(Statement::Neighbour),
                 _ => Neighbour::lookup(parser, dst).map(Statement::Neighbour),
             };
         }

@@ -151,6 +151,8 @@ fn any_statement() -> impl Strategy<Value = String> {
         "get_arp(outport, reg0);",
         "get_nd(outport, xxreg0);",
         "put_arp(inport, arp.spa, arp.sha);",
+        "put_nd(inport, nd.target, nd.tll, 60);",
+        "reg9[3] = lookup_arp_ip(inport, arp.spa);",
         "reg9[2] = lookup_nd(inport, ip6.src, nd.sll);",
         "clone { ct_clear; inport = outport; next(pipeline=ingress, table=0); };",
         "icmp4 { icmp4.type = 11; icmp4.code = 0; next; };",

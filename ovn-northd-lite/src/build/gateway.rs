@@ -180,9 +180,9 @@ pub(super) fn switch_binding(input: &SwitchPortInput<'_>) -> PortBinding {
             None => binding,
         },
         SwitchPortKind::Switch { .. } => PortBinding { peer: input.beyond.map(str::to_owned), ..binding },
-        SwitchPortKind::Network { network, tag, gateway: _ } => PortBinding {
+        SwitchPortKind::Network { network, tag, is_service, gateway: _ } => PortBinding {
             gateway: input.gateway.clone(),
-            wire: Wire::Network { name: network.clone(), tag: *tag },
+            wire: Wire::Network { name: network.clone(), tag: *tag, is_service: *is_service },
             ..binding
         },
     }

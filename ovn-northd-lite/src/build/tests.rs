@@ -211,6 +211,7 @@ fn a_router_answers_routes_and_resolves() {
         table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     };
     r.static_routes = vec![
         route("0.0.0.0/0", "10.0.1.6", None),
@@ -229,7 +230,12 @@ fn addresses_that_move_and_workloads_outside() {
     nb.dhcp_options.insert("four".into(), dhcp_v4("10.0.0.0/24"));
     let web = nb.switches.get_mut("web").unwrap();
     web.services.dhcp = [Some("four".into()), None];
-    let network = SwitchPortKind::Network { network: "n".into(), tag: None, gateway: Default::default() };
+    let network = SwitchPortKind::Network {
+        network: "n".into(),
+        tag: None,
+        is_service: false,
+        gateway: Default::default(),
+    };
     web.ports.insert("net".into(), crate::model::SwitchPort { kind: network, ..workload(7, 7, &[], "h1") });
     let attached = |key, last, ips: &[&str], how: Access| {
         let mut port = workload(key, last, ips, "h1");
@@ -282,6 +288,7 @@ fn answers_go_back_the_way_their_connections_came() {
         table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     };
     r.chassis = Some("h1".into());
     r.static_routes = vec![
@@ -673,4 +680,29 @@ fn gateways_that_remember_nothing_or_all() {
     let with = told(&nb);
     nb.load_balancers.get_mut("lb").unwrap().stateless = false;
     assert_eq!(with, told(&nb));
+}
+
+#[test]
+fn what_routers_and_ports_can_be_told_besides() {
+    let mut nb = small();
+    let r = nb.routers.get_mut("r").unwrap();
+    let overriding = StaticRoute { overrides: true, ..route("10.0.1.0/24", Some("10.0.0.6")) };
+    r.static_routes = vec![route("10.0.0.0/24", None), overriding];
+    let port = r.ports.get_mut("r-db").unwrap();
+    (port.mtu, port.mtu_bypass) = (Some(1300), "tcp || udp.dst == 53".into());
+    let flows = stages(&compiled(&nb), "routers/r", "lookup_neighbor");
+    assert_eq!(flows.matches("reg9[3] = lookup_arp_ip(inport, arp.spa);").count(), 2, "{flows}");
+    let r = nb.routers.get_mut("r").unwrap();
+    (r.options.learns_all, r.options.neighbour_age) = (true, Some(60));
+    let SwitchPortKind::Workload { unknown, .. } =
+        &mut nb.switches.get_mut("web").unwrap().ports.get_mut("a").unwrap().kind
+    else {
+        unreachable!()
+    };
+    *unknown = true;
+    nb.switches.get_mut("web").unwrap().ports.get_mut("a").unwrap().options.is_looked_up = true;
+    let sb = compiled(&nb);
+    let words = ["neighbor", "chk_pkt_len", "lr_in_ip_routing"];
+    insta::assert_snapshot!(words.map(|word| stages(&sb, "routers/r", word)).concat());
+    insta::assert_snapshot!(stages(&sb, "switches/web", "l2_lkup"));
 }

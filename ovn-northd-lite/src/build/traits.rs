@@ -292,12 +292,11 @@ impl RouterState {
             offered: offered(id, router),
             options: match router.chassis {
                 Some(_) => router.options.clone(),
+                // What a router on every host cannot do.
                 None => RouterOptions {
-                    relays: router.options.relays,
-                    max_connections: router.options.max_connections,
-                    snat_zone: router.options.snat_zone,
-                    commits_all: router.options.commits_all,
-                    ..RouterOptions::default()
+                    balancer_sources: Vec::new(),
+                    dnat_sources: Vec::new(),
+                    ..router.options.clone()
                 },
             },
             hear_all: multicast::hear_all(router),

@@ -93,6 +93,7 @@ fn a_refusal_and_a_missing_route_have_names() {
         table: String::new(),
         hash_fields: Vec::new(),
         monitored: false,
+        overrides: false,
     };
     nb.routers.get_mut("r").unwrap().static_routes.push(discard);
     let lost = ask(&nb, "a", "c", Speech::Udp(9));

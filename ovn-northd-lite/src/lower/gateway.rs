@@ -65,7 +65,9 @@ pub(super) fn interface(
         Wire::Own | Wire::Nested { .. } if chassis.is_none() => None,
         Wire::Own | Wire::EachChassis => Some((own(id)?, Tag::Any)),
         Wire::Nested { parent, tag } => Some((own(parent)?, Tag::One(*tag))),
-        Wire::Network { name, tag } => Some((*local.networks.get(name)?, tag.map_or(Tag::None, Tag::One))),
+        Wire::Network { name, tag, .. } => {
+            Some((*local.networks.get(name)?, tag.map_or(Tag::None, Tag::One)))
+        }
         Wire::Redirect { .. } | Wire::External => None,
     }
 }

@@ -40,8 +40,8 @@ pub(super) fn build(rules: &mut RuleSet) {
     rules.physical(LB_AFFINITY, 0, &[], vec![unknown], String::new());
 }
 
-/// The rules of one neighbour.
-pub fn neighbour_rules(learned: &Learned) -> [Rule; 2] {
+/// The rules of one neighbour: what MAC address it has, that it has this one, and that it has any.
+pub fn neighbour_rules(learned: &Learned) -> [Rule; 3] {
     let (ip, ip_type, question_type) = match learned.ip {
         IpAddr::V4(ip) => (u128::from(u32::from(ip)), 0x800, 0x806),
         IpAddr::V6(ip) => (u128::from(ip), 0x86dd, 0x86dd),
@@ -54,11 +54,12 @@ pub fn neighbour_rules(learned: &Learned) -> [Rule; 2] {
             .with(ADDRESS, ip)
             .with(Field::EthType, eth_type)
     };
-    let known = of(question_type).with_masked(MAC.field, mac, MAC.bits());
+    let known = |mac| of(question_type).with_masked(MAC.field, mac, MAC.bits());
     let is_known = Action::SetField { field: KNOWN.field, value: KNOWN.bits(), mask: KNOWN.bits() };
     [
         rule(GET_NEIGHBOUR, "get_neighbour", of(ip_type), set(Field::EthDst, mac)),
-        rule(LOOKUP_NEIGHBOUR, "lookup_neighbour", known, is_known),
+        rule(LOOKUP_NEIGHBOUR, "lookup_neighbour", known(mac), is_known.clone()),
+        rule(LOOKUP_NEIGHBOUR, "lookup_neighbour", known(0), is_known),
     ]
 }
 

@@ -19,7 +19,7 @@ use crate::{
     build::stage::{RouterIn, Stage},
     key::{DatapathKey, PortKey},
     punt::{Request, Service},
-    southbound::{MulticastGroup, PortBinding},
+    southbound::{MulticastGroup, PortBinding, Wire},
 };
 
 /// Scratch registers of logical flows, 0 to 9.
@@ -51,7 +51,7 @@ pub(super) fn port<'a>(context: &Context<'a>, rules: &mut RuleSet, id: &'a str, 
             if !receive(context, rules, (id, binding), interface) {
                 return rules.physical(LOCAL_OUTPUT, 100, &to, Vec::new(), object);
             }
-            if awaits_rarp(context, id, binding) { Vec::new() } else { tagged(interface) }
+            if awaits_rarp(context, id, binding) { Vec::new() } else { tagged(binding, interface) }
         }
         Place::Again(table) => {
             let again = gateway::again(context, (id, binding), table);
@@ -92,8 +92,9 @@ const PRESENT: u128 = 0x1000;
 const VID: u128 = 0xfff;
 /// EtherType of RARP (RFC 903).
 const RARP: u128 = 0x8035;
-/// The TPID of tags that are put on frames (IEEE 802.1Q).
+/// The TPID of tags that are put on frames (IEEE 802.1Q), and of those of a provider (802.1ad).
 const TPID: u16 = 0x8100;
+const SERVICE_TPID: u16 = 0x88a8;
 
 /// What comes by a port of the switch is a logical port's. False when it is another's
 /// already.
@@ -152,14 +153,16 @@ fn awaits_rarp(context: &Context<'_>, id: &str, binding: &PortBinding) -> bool {
 }
 
 /// Out of a port, with a tag.
-fn tagged((port, tag): Interface) -> Vec<Action> {
+fn tagged(binding: &PortBinding, (port, tag): Interface) -> Vec<Action> {
+    let is_service = matches!(binding.wire, Wire::Network { is_service: true, .. });
+    let tpid = if is_service { SERVICE_TPID } else { TPID };
     let tag = match tag {
         Tag::Any | Tag::None => None,
         Tag::One(tag) => Some(tag),
     };
     let push = |tag: VlanId| {
         let value = PRESENT | u128::from(tag.get());
-        [Action::PushVlan(TPID), Action::SetField { field: Field::VlanTci, value, mask: PRESENT | VID }]
+        [Action::PushVlan(tpid), Action::SetField { field: Field::VlanTci, value, mask: PRESENT | VID }]
     };
     tag.into_iter().flat_map(push).chain([Action::Output(port)]).collect()
 }

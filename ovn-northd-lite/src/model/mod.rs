@@ -158,6 +158,8 @@ pub enum SwitchPortKind {
         network: String,
         /// VLAN tag of its frames; `None`: they have none.
         tag: Option<VlanId>,
+        /// The tag is one of a provider (IEEE 802.1ad).
+        is_service: bool,
         /// Hosts that may connect to it; of these one does. Empty: every host has the
         /// network, and what it carries needs no tunnel.
         gateway: Gateway,
@@ -193,6 +195,11 @@ impl SwitchPortKind {
             }
             Self::Workload { .. } | Self::Router { .. } | Self::Switch { .. } => None,
         }
+    }
+
+    /// Frames to its addresses go where those were seen last.
+    pub(crate) fn is_looked_up(&self, options: &PortOptions) -> bool {
+        options.is_looked_up && matches!(self, Self::Workload { unknown: true, .. })
     }
 
     /// A network outside that every host has.
@@ -277,6 +284,8 @@ pub struct RouterPort {
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
     /// Length of the largest IP packet that leaves by it; `None`: any.
     pub mtu: Option<u16>,
+    /// Packets that may be larger, in the match language; empty: none.
+    pub mtu_bypass: String,
     /// Name of the static routes that packets take which come by it; empty: those without.
     pub route_table: String,
     /// What the router sends to any group leaves by it, too.

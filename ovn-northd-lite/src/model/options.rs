@@ -71,6 +71,9 @@ pub struct PortOptions {
     pub max_connections: Option<u32>,
     /// What its workload is asked by its host.
     pub checks: Vec<PortCheck>,
+    /// Frames to its addresses go where those were seen last, of a workload that may have any
+    /// station behind it.
+    pub is_looked_up: bool,
 }
 
 impl Default for PortOptions {
@@ -91,6 +94,7 @@ impl Default for PortOptions {
             tracks_router: false,
             max_connections: None,
             checks: Vec::new(),
+            is_looked_up: false,
         }
     }
 }
@@ -112,4 +116,8 @@ pub struct RouterOptions {
     /// Connections that it does not translate are remembered, too: of a router that is everywhere
     /// those that pass gateway ports.
     pub commits_all: bool,
+    /// Whoever asks for anybody is remembered as a neighbour; else who asks for the router.
+    pub learns_all: bool,
+    /// Seconds after which a neighbour is forgotten, 0: never; `None`: as usual.
+    pub neighbour_age: Option<u16>,
 }

@@ -25,6 +25,8 @@ pub struct StaticRoute {
     pub hash_fields: Vec<HashField>,
     /// It is there while the session with its next hop is up.
     pub monitored: bool,
+    /// Routes to its prefix go before the network of a port that is the same.
+    pub overrides: bool,
 }
 
 /// Which address a route goes by.

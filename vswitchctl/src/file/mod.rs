@@ -223,6 +223,12 @@ pub struct RouterDoc {
     /// Connections that it does not translate are remembered, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ct_commit_all: bool,
+    /// Whoever asks for anybody by ARP is remembered as a neighbour.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always_learn_from_arp_request: bool,
+    /// Seconds after which a neighbour is forgotten; none: as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_binding_age_threshold: Option<u32>,
     /// Address translations by their ids.
     #[serde(default, with = "section", skip_serializing_if = "Section::is_empty")]
     pub nats: Section<NatSpec>,
@@ -249,6 +255,8 @@ impl Default for RouterDoc {
             ct_zone_limit: 0,
             snat_ct_zone: None,
             ct_commit_all: false,
+            always_learn_from_arp_request: false,
+            mac_binding_age_threshold: None,
             nats: Section::new(),
             policies: Section::new(),
         }

@@ -265,6 +265,8 @@ impl Reader<'_> {
             ct_zone_limit: router.ct_zone_limit,
             snat_ct_zone: router.snat_ct_zone,
             ct_commit_all: router.ct_commit_all,
+            always_learn_from_arp_request: router.always_learn_from_arp_request,
+            mac_binding_age_threshold: router.mac_binding_age_threshold,
         };
         self.put(name, &spec, common)?;
         for (nat, spec) in router.nats {
@@ -475,6 +477,8 @@ fn fill(doc: &mut RouterDoc, spec: RouterSpec) {
     doc.ct_zone_limit = spec.ct_zone_limit;
     doc.snat_ct_zone = spec.snat_ct_zone;
     doc.ct_commit_all = spec.ct_commit_all;
+    doc.always_learn_from_arp_request = spec.always_learn_from_arp_request;
+    doc.mac_binding_age_threshold = spec.mac_binding_age_threshold;
     doc.static_routes = spec.static_routes.into_iter().map(named).collect();
 }
 
@@ -539,7 +543,9 @@ switches:
       b1: {addresses: [unknown], port_security: ['0a:00:00:00:00:01 10.0.0.0/24'], enabled: false}
       b6: {type: external, addresses: ['0a:00:00:00:00:06 10.0.0.6'], ha_chassis_group: hg}
       b5: {type: switch, peer: switches/a/ports/a-b}
-      b4: {addresses: [unknown], learn_fdb: false, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, health_checks: ['icmp:10.0.0.9@10.0.0.250', 'tcp:[2001:db8::5]:80@2001:db8::9,1/2/3/4'], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
+      b7: {type: localnet, network: n, tag: 9, tag_type: 802.1ad}
+      b8: {parent: switches/b/ports/b1, tag_request: true}
+      b4: {addresses: [unknown], learn_fdb: false, force_fdb_lookup: true, disable_arp_nd_rsp: true, receive_multicast: false, requested_chassis: [h1, h2], requested_additional_chassis: [h3], activation_strategy: rarp, clone_to_unknown: true, requested_tunnel_key: 9, ct_zone_limit: 5, health_checks: ['icmp:10.0.0.9@10.0.0.250', 'tcp:[2001:db8::5]:80@2001:db8::9,1/2/3/4'], qos_min_rate: 1000000, qos_max_rate: 2000000, qos_burst: 500000}
       b3: {addresses: [dynamic], dhcpv4_options: d4, hostname: b3}
       b2: {router_port: r1-b, labels: {y: ''}, arp_proxy: ['0a:00:00:00:00:09', 10.9.0.0/16], disable_garp_rarp: true, enable_router_port_acl: true, nat_addresses: ['0a:00:00:00:00:07 192.0.2.7']}
     acls:
@@ -602,7 +608,7 @@ routers:
     static_routes:
       - {prefix: 0.0.0.0/0, next_hop: 10.0.0.9, output_port: r1-b}
       - {prefix: 10.1.0.0/16, next_hop: 10.0.0.8}
-      - {prefix: 10.2.0.0/16, discard: true}
+      - {prefix: 10.2.0.0/16, discard: true, override_connected: true}
       - {prefix: 10.3.0.0/16, next_hop: 10.0.0.8, by_source: true, route_table: red, selection_fields: [ip-src]}
     chassis: h1
     load_balancers: [lb]
@@ -611,6 +617,8 @@ routers:
     dnat_force_snat_ips: ['2001:db8::1']
     snat_ct_zone: 0
     ct_commit_all: true
+    always_learn_from_arp_request: true
+    mac_binding_age_threshold: 60
     nats:
       out: {type: snat, external: 192.0.2.1, logical: 10.0.0.0/16, ports: 5000-6000, gateway_port: r1-b}
       in: {type: dnat-and-snat, external: 192.0.2.2, logical: 10.0.0.5, stateless: true, exempted: [8.8.8.8], match: tcp, priority: 7, add_route: true}
@@ -622,6 +630,7 @@ routers:
         mac: '0a:00:00:00:01:01'
         networks: [10.0.0.1/24, '2001:db8::1/64']
         gateway_mtu: 1400
+        gateway_mtu_bypass: tcp
         ha_chassis_group: hg
         redirect_type: bridged
         route_table: red
@@ -631,7 +640,7 @@ routers:
         let first = objects(text).unwrap().into_ordered();
         let exported = serde_norway::to_string(&document(&first).unwrap()).unwrap();
         assert_eq!(objects(&exported).unwrap().into_ordered(), first);
-        assert_eq!(first.len(), 34);
+        assert_eq!(first.len(), 36);
         // What need not be said is not said.
         assert!(!exported.contains("log_name") && !exported.contains("enabled: true"), "{exported}");
         assert_eq!(exported.matches("default_policy").count(), 2, "{exported}");

@@ -1,7 +1,10 @@
 //! Options that say what is attached to a switch port, and what the port does besides.
 
 use clap::{Args, ValueEnum};
-use ferroflow_proto::northbound::{Resource, logical_switch_port::ActivationStrategy};
+use ferroflow_proto::northbound::{
+    Resource,
+    logical_switch_port::{self, ActivationStrategy},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,8 +40,9 @@ pub struct Outside {
     /// A port that may have the address; may be repeated
     #[arg(long = "virtual-parent", value_name = "PORT")]
     pub virtual_parents: Vec<String>,
-    /// The workload is behind the interface of this port, as a container in a machine; with --tag
-    #[arg(long, value_name = "PORT", requires = "tag", conflicts_with_all = ["router_port", "network"])]
+    /// The workload is behind the interface of this port, as a container in a machine; with --tag or
+    /// --tag-request
+    #[arg(long, value_name = "PORT", requires = "vlan", conflicts_with_all = ["router_port", "network"])]
     pub parent: Option<String>,
     /// Link the switch to this port of another switch, which names this one in return; by its
     /// full name, switches/ID/ports/ID, while it is not there
@@ -46,8 +50,56 @@ pub struct Outside {
           conflicts_with_all = ["router_port", "network", "parent", "external", "virtual_ip", "addresses", "port_security"])]
     pub peer: Option<String>,
     /// VLAN tag of the frames, 1 to 4094
-    #[arg(long, value_name = "VLAN", value_parser = clap::value_parser!(u32).range(1..=4094))]
+    #[arg(long, value_name = "VLAN", group = "vlan", value_parser = clap::value_parser!(u32).range(1..=4094))]
     pub tag: Option<u32>,
+    /// Have the VLAN tag chosen, of a workload with --parent
+    #[arg(long, group = "vlan", conflicts_with = "network")]
+    pub tag_request: bool,
+    /// What marks the tag of frames to the network
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub ethtype: Option<TagType>,
+}
+
+/// What marks a tag on frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum TagType {
+    /// 0x8100
+    #[default]
+    #[value(name = "802.1q")]
+    #[serde(rename = "802.1q")]
+    Customer,
+    /// 0x88a8, a provider's
+    #[value(name = "802.1ad")]
+    #[serde(rename = "802.1ad")]
+    Service,
+}
+
+impl TagType {
+    /// Reads what the API says.
+    ///
+    /// # Errors
+    /// [`CtlError::Newer`] when this version does not know it.
+    pub fn read(resource: &Resource, kind: i32) -> Result<Self, CtlError> {
+        match logical_switch_port::TagType::try_from(kind) {
+            Ok(logical_switch_port::TagType::Unspecified) => Ok(Self::Customer),
+            Ok(logical_switch_port::TagType::Service) => Ok(Self::Service),
+            Err(_) => Err(unknown_value(resource, "tag_type", kind)),
+        }
+    }
+
+    /// For the API.
+    pub fn write(self) -> i32 {
+        match self {
+            Self::Customer => logical_switch_port::TagType::Unspecified,
+            Self::Service => logical_switch_port::TagType::Service,
+        }
+        .into()
+    }
+
+    /// It need not be said.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::Customer
+    }
 }
 
 impl Outside {
@@ -134,6 +186,9 @@ pub struct PortOptions {
     /// Whether stations behind it are remembered: true or false
     #[arg(long, value_name = "YES")]
     pub learn_fdb: Option<bool>,
+    /// Send what is for its MAC addresses where these were seen last; with the address "unknown"
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    pub force_fdb_lookup: Option<bool>,
     /// Let nobody answer ARP and ND for its addresses but the workload itself
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     pub disable_arp_nd_rsp: Option<bool>,

@@ -26,7 +26,7 @@ use crate::{
 /// Options of a new router.
 #[derive(Debug, Args)]
 pub struct NewRouter {
-    /// A static route, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop; may be repeated
+    /// A static route, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop, "override" if it goes before the network of a port; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// Chassis that the whole router is on; without, it is on every host
@@ -63,7 +63,7 @@ pub struct NewRouter {
 /// Changes of a router.
 #[derive(Debug, Args)]
 pub struct RouterChanges {
-    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop; may be repeated
+    /// The static routes instead of those before, "PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…]", "symmetric" at its end if answers are to be, "bfd" if it needs a session with its next hop, "override" if it goes before the network of a port; may be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     routes: Vec<Route>,
     /// No static routes
@@ -131,7 +131,7 @@ pub struct SourceOptions {
     dnat_force_snat: Vec<String>,
 }
 
-/// What a router remembers of connections.
+/// What a router remembers of connections and neighbours.
 #[derive(Debug, Args)]
 pub struct MemoryOptions {
     /// Zone of connections whose source it translates, 0 to 1023 or 64000 to 65535: routers with
@@ -141,6 +141,12 @@ pub struct MemoryOptions {
     /// Remember connections that it does not translate, too
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
     ct_commit_all: Option<bool>,
+    /// Remember whoever asks for anybody by ARP as a neighbour, not just who asks for the router
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    always_learn_from_arp_request: Option<bool>,
+    /// Seconds after which a neighbour is forgotten that it has heard of, usually 300; 0: never
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=65_535))]
+    mac_binding_age: Option<u32>,
 }
 
 impl Options for NewRouter {}
@@ -195,6 +201,9 @@ pub struct Route {
     /// It is there while the session with its next hop is up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bfd: bool,
+    /// It goes before the network of a port with the same prefix.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub override_connected: bool,
 }
 
 impl Route {
@@ -219,8 +228,9 @@ impl Route {
             "" => String::new(),
             name => format!(" table {name}"),
         };
+        let overrides = if self.override_connected { " override" } else { "" };
         if self.discard {
-            return format!("{from}{} discard{table}", self.prefix);
+            return format!("{from}{} discard{table}{overrides}", self.prefix);
         }
         let via = format!("{from}{} via {}", self.prefix, self.next_hop);
         let dev = self.output_port.as_ref().map(|port| format!(" dev {}", short(port))).unwrap_or_default();
@@ -228,7 +238,7 @@ impl Route {
         let hash = if fields.is_empty() { String::new() } else { format!(" hash {}", fields.join(",")) };
         let symmetric = if self.ecmp_symmetric_reply { " symmetric" } else { "" };
         let bfd = if self.bfd { " bfd" } else { "" };
-        format!("{via}{dev}{table}{hash}{symmetric}{bfd}")
+        format!("{via}{dev}{table}{hash}{symmetric}{bfd}{overrides}")
     }
 }
 
@@ -237,8 +247,8 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            "a route is \"[from] PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…] [symmetric] [bfd]\" or \
-             \"[from] PREFIX discard [table NAME]\""
+            "a route is \"[from] PREFIX via ADDRESS [dev PORT] [table NAME] [hash FIELD,…] [symmetric] [bfd] [override]\" or \
+             \"[from] PREFIX discard [table NAME] [override]\""
                 .to_owned()
         };
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -261,11 +271,16 @@ impl FromStr for Route {
             route_table: String::new(),
             selection_fields: Vec::new(),
             bfd: false,
+            override_connected: false,
         };
         while !rest.is_empty() {
             rest = match rest {
                 ["table", name, rest @ ..] => {
                     route.route_table = (*name).to_owned();
+                    rest
+                }
+                ["override", rest @ ..] => {
+                    route.override_connected = true;
                     rest
                 }
                 _ if route.discard => return Err(wrong()),
@@ -339,6 +354,12 @@ pub struct RouterSpec {
     /// Connections that it does not translate are remembered, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ct_commit_all: bool,
+    /// Whoever asks for anybody by ARP is remembered as a neighbour.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always_learn_from_arp_request: bool,
+    /// Seconds after which a neighbour is forgotten; none: as usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_binding_age_threshold: Option<u32>,
 }
 
 impl Object for RouterSpec {
@@ -371,6 +392,7 @@ impl Object for RouterSpec {
                 route_table: route.route_table.clone(),
                 selection_fields: fields.collect::<Result<_, _>>()?,
                 bfd: route.bfd,
+                override_connected: route.override_connected,
             })
         };
         let spec = Self {
@@ -388,6 +410,8 @@ impl Object for RouterSpec {
             ct_zone_limit: router.ct_zone_limit,
             snat_ct_zone: router.snat_ct_zone,
             ct_commit_all: router.ct_commit_all,
+            always_learn_from_arp_request: router.always_learn_from_arp_request,
+            mac_binding_age_threshold: router.mac_binding_age_threshold,
         };
         Ok((spec, TunnelKey { tunnel_key: router.tunnel_key }))
     }
@@ -403,6 +427,7 @@ impl Object for RouterSpec {
             route_table: route.route_table.clone(),
             selection_fields: route.selection_fields.iter().map(|field| field.write()).collect(),
             bfd: route.bfd,
+            override_connected: route.override_connected,
         };
         resource::Spec::LogicalRouter(LogicalRouter {
             enabled: (!self.enabled).then_some(false),
@@ -418,6 +443,8 @@ impl Object for RouterSpec {
             ct_zone_limit: self.ct_zone_limit,
             snat_ct_zone: self.snat_ct_zone,
             ct_commit_all: self.ct_commit_all,
+            always_learn_from_arp_request: self.always_learn_from_arp_request,
+            mac_binding_age_threshold: self.mac_binding_age_threshold,
             ..Default::default()
         })
     }
@@ -453,6 +480,8 @@ impl Object for RouterSpec {
             ct_zone_limit: new.ct_zone_limit.unwrap_or_default(),
             snat_ct_zone: new.memory.snat_ct_zone,
             ct_commit_all: new.memory.ct_commit_all.unwrap_or_default(),
+            always_learn_from_arp_request: new.memory.always_learn_from_arp_request.unwrap_or_default(),
+            mac_binding_age_threshold: new.memory.mac_binding_age,
         })
     }
 
@@ -479,6 +508,11 @@ impl Object for RouterSpec {
         let zone = given.memory.snat_ct_zone.map(Some).or(given.no_snat_ct_zone.then_some(None));
         patch.set("snat_ct_zone", zone.as_ref(), |router| &mut router.snat_ct_zone);
         patch.set("ct_commit_all", given.memory.ct_commit_all.as_ref(), |router| &mut router.ct_commit_all);
+        let learns = given.memory.always_learn_from_arp_request.as_ref();
+        let field = "always_learn_from_arp_request";
+        patch.set(field, learns, |router| &mut router.always_learn_from_arp_request);
+        let age = given.memory.mac_binding_age.map(Some);
+        patch.set("mac_binding_age_threshold", age.as_ref(), |router| &mut router.mac_binding_age_threshold);
         patch.switch("enabled", (given.enable, given.disable), |router| &mut router.enabled);
         Ok(())
     }
@@ -507,7 +541,11 @@ impl Object for RouterSpec {
         let key = requested_key(self.requested_tunnel_key).into_iter().chain(limited(self.ct_zone_limit));
         let zone = self.snat_ct_zone.map(|zone| ("SNAT zone", zone.to_string()));
         let all = self.ct_commit_all.then(|| ("remembers", "all connections".to_owned()));
+        let learns = self.always_learn_from_arp_request;
+        let learns = learns.then(|| ("neighbours", "whoever asks for anybody".to_owned()));
+        let age = self.mac_binding_age_threshold.map(|seconds| ("neighbour age", format!("{seconds} s")));
         let rest = limits.into_iter().chain(forced).chain(relay).chain(key).chain(zone).chain(all);
+        let rest = rest.chain(learns).chain(age);
         own.into_iter().chain(routes).chain(balancers).chain(rest).collect()
     }
 }
@@ -527,6 +565,8 @@ mod tests {
             "0.0.0.0/0 via 10.0.1.1 dev r1-out symmetric",
             "10.2.0.0/16 discard table red",
             "0.0.0.0/0 via 10.0.1.1 bfd",
+            "10.0.1.0/24 discard override",
+            "10.0.1.0/24 via 10.0.1.9 symmetric override",
             "0.0.0.0/0 via 10.0.1.1 dev r1-out table red hash ip-src,tp-dst symmetric bfd",
         ] {
             assert_eq!(text.parse::<Route>().unwrap().text(), text);

@@ -43,6 +43,9 @@ pub struct NewRouterPort {
     /// Length of the largest packet that leaves by it; 0: any
     #[arg(long, value_name = "MTU", default_value_t = 0)]
     gateway_mtu: u32,
+    /// Packets that may be larger, 'tcp || udp.dst == 53'; "" for none
+    #[arg(long, value_name = "MATCH")]
+    gateway_mtu_bypass: Option<String>,
     /// Name of the static routes that packets take which come by it, and no others
     #[arg(long, value_name = "NAME")]
     route_table: Option<String>,
@@ -98,6 +101,9 @@ pub struct RouterPortChanges {
     /// Length of the largest packet that leaves by it; 0: any
     #[arg(long, value_name = "MTU")]
     gateway_mtu: Option<u32>,
+    /// Packets that may be larger, 'tcp || udp.dst == 53'; "" for none
+    #[arg(long, value_name = "MATCH")]
+    gateway_mtu_bypass: Option<String>,
     /// Name of the static routes that packets take which come by it; "" for those without one
     #[arg(long, value_name = "NAME")]
     route_table: Option<String>,
@@ -162,6 +168,9 @@ pub struct RouterPortSpec {
     /// Length of the largest packet that leaves by it; 0: any.
     #[serde(default, skip_serializing_if = "is_any")]
     pub gateway_mtu: u32,
+    /// Packets that may be larger.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gateway_mtu_bypass: String,
     /// Name of the static routes that packets take which come by it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub route_table: String,
@@ -245,6 +254,7 @@ impl Object for RouterPortSpec {
             ha_chassis_group: port.ha_chassis_group.clone(),
             static_mac_bindings: static_mac::read(&port.static_mac_bindings),
             gateway_mtu: port.gateway_mtu,
+            gateway_mtu_bypass: port.gateway_mtu_bypass.clone(),
             route_table: port.route_table.clone(),
             enabled: port.enabled.unwrap_or(true),
             router_advertisement: port
@@ -278,6 +288,7 @@ impl Object for RouterPortSpec {
             ha_chassis_group: self.ha_chassis_group.clone(),
             static_mac_bindings: static_mac::write(&self.static_mac_bindings),
             gateway_mtu: self.gateway_mtu,
+            gateway_mtu_bypass: self.gateway_mtu_bypass.clone(),
             route_table: self.route_table.clone(),
             enabled: (!self.enabled).then_some(false),
             router_advertisement: self.router_advertisement.as_ref().map(Advertisement::write),
@@ -304,7 +315,8 @@ impl Object for RouterPortSpec {
         let NewRouterPort { mac, networks, gateways, static_macs, gateway_mtu, .. } = new;
         let (requested_tunnel_key, resides) =
             (new.tunnel_key.unwrap_or_default(), new.reside_on_redirect_chassis);
-        let redirect_type = new.redirect_type.unwrap_or_default();
+        let (redirect_type, gateway_mtu_bypass) =
+            (new.redirect_type.unwrap_or_default(), new.gateway_mtu_bypass);
         let NewRouterPort {
             disable, advertisement, route_table, bfd_sessions, mcast_flood, dhcp_relay, ..
         } = new;
@@ -319,6 +331,7 @@ impl Object for RouterPortSpec {
             ha_chassis_group: group,
             static_mac_bindings: static_macs,
             gateway_mtu,
+            gateway_mtu_bypass: gateway_mtu_bypass.unwrap_or_default(),
             route_table: route_table.unwrap_or_default(),
             enabled,
             router_advertisement,
@@ -347,6 +360,8 @@ impl Object for RouterPortSpec {
         let macs = &given.static_macs;
         patch.list("static_mac_bindings", macs, given.no_static_macs, |port| &mut port.static_mac_bindings);
         patch.set("gateway_mtu", given.gateway_mtu.as_ref(), |port| &mut port.gateway_mtu);
+        let bypass = given.gateway_mtu_bypass.as_ref();
+        patch.set("gateway_mtu_bypass", bypass, |port| &mut port.gateway_mtu_bypass);
         patch.set("route_table", given.route_table.as_ref(), |port| &mut port.route_table);
         patch.list("bfd_sessions", &given.bfd_sessions, given.no_bfd, |port| &mut port.bfd_sessions);
         patch.set("multicast_flood", given.mcast_flood.as_ref(), |port| &mut port.multicast_flood);
@@ -380,6 +395,7 @@ impl Object for RouterPortSpec {
             ("gateways", gateway::print(&self.gateway_chassis)),
             ("HA chassis group", short(&self.ha_chassis_group).to_owned()),
             ("gateway mtu", mtu),
+            ("not for", self.gateway_mtu_bypass.clone()),
             ("route table", self.route_table.clone()),
             ("static macs", static_mac::print(&self.static_mac_bindings)),
             ("tunnel key", status.tunnel_key.to_string()),

@@ -11,7 +11,7 @@ use crate::{
     host::rate::Rate,
     name::Noun,
     net::{
-        attached::{Activation, Outside, PortOptions},
+        attached::{Activation, Outside, PortOptions, TagType},
         command::About,
         gateway::{self, Candidate},
         load_balancer::online,
@@ -187,9 +187,15 @@ pub struct SwitchPortSpec {
     /// VLAN tag; 0: none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tag: u32,
+    /// What marks the tag.
+    #[serde(default, skip_serializing_if = "TagType::is_usual")]
+    pub tag_type: TagType,
     /// Full name of the port behind whose interface the workload is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub parent: String,
+    /// Its tag there is chosen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tag_request: bool,
     /// Hosts that may connect to the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway_chassis: Vec<Candidate>,
@@ -220,6 +226,9 @@ pub struct SwitchPortSpec {
     /// Stations behind it are remembered; none: it depends on its addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn_fdb: Option<bool>,
+    /// What is for its MAC addresses goes where these were seen last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_fdb_lookup: bool,
     /// Nobody answers for its addresses but the workload.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disable_arp_nd_rsp: bool,
@@ -292,6 +301,9 @@ pub struct SwitchPortStatus {
     up: bool,
     /// What was chosen for a `dynamic` entry.
     dynamic_addresses: Option<String>,
+    /// The tag that was chosen for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen_tag: Option<u32>,
     /// Who has the address of a virtual port.
     virtual_parent: Option<String>,
     /// Groups that somebody behind it wants to hear.
@@ -348,7 +360,9 @@ impl Object for SwitchPortSpec {
             router_port: given(&port.router_port),
             network: port.network_name.clone(),
             tag: port.tag,
+            tag_type: TagType::read(resource, port.tag_type)?,
             parent: port.parent.clone(),
+            tag_request: port.tag_request,
             gateway_chassis: gateway::read(&port.gateway_chassis),
             ha_chassis_group: port.ha_chassis_group.clone(),
             virtual_ip: port.virtual_ip.clone(),
@@ -359,6 +373,7 @@ impl Object for SwitchPortSpec {
             dhcpv6_options: port.dhcpv6_options.clone(),
             hostname: port.hostname.clone(),
             learn_fdb: port.learn_fdb,
+            force_fdb_lookup: port.force_fdb_lookup,
             disable_arp_nd_rsp: port.disable_arp_nd_rsp,
             receive_multicast: port.receive_multicast,
             disable_garp_rarp: port.disable_garp_rarp,
@@ -383,6 +398,7 @@ impl Object for SwitchPortSpec {
             chassis: given(&port.chassis),
             up: port.up,
             dynamic_addresses: given(&port.dynamic_addresses),
+            chosen_tag: Some(port.chosen_tag).filter(|tag| *tag > 0),
             virtual_parent: given(&port.virtual_parent),
             multicast_groups: port.multicast_groups.clone(),
             additional_chassis: port.additional_chassis.clone(),
@@ -409,7 +425,9 @@ impl Object for SwitchPortSpec {
             router_port: self.router_port.clone().unwrap_or_default(),
             network_name: self.network.clone(),
             tag: self.tag,
+            tag_type: self.tag_type.write(),
             parent: self.parent.clone(),
+            tag_request: self.tag_request,
             gateway_chassis: gateway::write(&self.gateway_chassis),
             ha_chassis_group: self.ha_chassis_group.clone(),
             virtual_ip: self.virtual_ip.clone(),
@@ -420,6 +438,7 @@ impl Object for SwitchPortSpec {
             dhcpv6_options: self.dhcpv6_options.clone(),
             hostname: self.hostname.clone(),
             learn_fdb: self.learn_fdb,
+            force_fdb_lookup: self.force_fdb_lookup,
             disable_arp_nd_rsp: self.disable_arp_nd_rsp,
             receive_multicast: self.receive_multicast,
             disable_garp_rarp: self.disable_garp_rarp,
@@ -472,7 +491,9 @@ impl Object for SwitchPortSpec {
             router_port,
             network: network.unwrap_or_default(),
             tag: tag.unwrap_or_default(),
+            tag_type: outside.ethtype.unwrap_or_default(),
             parent: parent.unwrap_or_default(),
+            tag_request: outside.tag_request,
             gateway_chassis: gateways,
             ha_chassis_group,
             virtual_ip: virtual_ip.unwrap_or_default(),
@@ -483,6 +504,7 @@ impl Object for SwitchPortSpec {
             dhcpv6_options: dhcpv6.unwrap_or_default(),
             hostname: services.hostname.unwrap_or_default(),
             learn_fdb: rest.learn_fdb,
+            force_fdb_lookup: rest.force_fdb_lookup.unwrap_or_default(),
             disable_arp_nd_rsp: rest.disable_arp_nd_rsp.unwrap_or_default(),
             receive_multicast: rest.receive_multicast,
             disable_garp_rarp: rest.disable_garp_rarp.unwrap_or_default(),
@@ -526,7 +548,10 @@ impl Object for SwitchPortSpec {
         patch.list("virtual_parents", virtual_parents, false, |port| &mut port.virtual_parents);
         patch.set("peer", given.outside.peer.as_ref(), |port| &mut port.peer);
         patch.set("parent", parent.as_ref(), |port| &mut port.parent);
-        patch.set("tag", tag.as_ref(), |port| &mut port.tag);
+        let (asks, has) = (given.outside.tag_request, tag.is_some());
+        patch.set("tag", tag.or(asks.then_some(0)).as_ref(), |port| &mut port.tag);
+        patch.set("tag_request", (asks || has).then_some(&asks), |port| &mut port.tag_request);
+        patch.set("tag_type", given.outside.ethtype.as_ref(), |port| &mut port.tag_type);
         patch.switch("enabled", (given.enable, given.disable), |port| &mut port.enabled);
         let [dhcpv4, dhcpv6] = given.services.dhcp()?;
         patch.set("dhcpv4_options", dhcpv4.as_ref(), |port| &mut port.dhcpv4_options);
@@ -535,6 +560,7 @@ impl Object for SwitchPortSpec {
         let rest = &given.rest;
         let (learns, takes) = (rest.learn_fdb.map(Some), rest.receive_multicast.map(Some));
         patch.set("learn_fdb", learns.as_ref(), |port| &mut port.learn_fdb);
+        patch.set("force_fdb_lookup", rest.force_fdb_lookup.as_ref(), |port| &mut port.force_fdb_lookup);
         patch.set("receive_multicast", takes.as_ref(), |port| &mut port.receive_multicast);
         patch
             .set("disable_arp_nd_rsp", rest.disable_arp_nd_rsp.as_ref(), |port| &mut port.disable_arp_nd_rsp);
@@ -582,7 +608,7 @@ impl Object for SwitchPortSpec {
             ("port security", self.port_security.join(", ")),
             ("enabled", yes(self.enabled)),
             ("network", self.network.clone()),
-            ("tag", if self.tag == 0 { String::new() } else { self.tag.to_string() }),
+            ("tag", self.tag_text(status)),
             ("parent", self.parent.clone()),
             ("gateways", gateway::print(&self.gateway_chassis)),
             ("HA chassis group", short(&self.ha_chassis_group).to_owned()),
@@ -601,6 +627,7 @@ impl Object for SwitchPortSpec {
         let key = Some(self.requested_tunnel_key).filter(|key| *key > 0);
         for (title, text) in [
             ("learns stations", self.learn_fdb.map(yes).unwrap_or_default()),
+            ("looked up", if self.force_fdb_lookup { yes(true) } else { String::new() }),
             ("gets multicast", self.receive_multicast.map(yes).unwrap_or_default()),
             ("answered for", if self.disable_arp_nd_rsp { yes(false) } else { String::new() }),
             ("announced", if self.disable_garp_rarp { yes(false) } else { String::new() }),
@@ -641,6 +668,15 @@ fn bits(bits: u64) -> String {
 }
 
 impl SwitchPortSpec {
+    fn tag_text(&self, status: &SwitchPortStatus) -> String {
+        match (self.tag, status.chosen_tag) {
+            (0, None) => String::new(),
+            (0, Some(chosen)) => format!("{chosen} (chosen)"),
+            (tag, _) if self.tag_type.is_usual() => tag.to_string(),
+            (tag, _) => format!("{tag} (802.1ad)"),
+        }
+    }
+
     fn state(&self, status: &SwitchPortStatus) -> &'static str {
         match (self.enabled, self.kind, status.up) {
             (false, _, _) => "disabled",

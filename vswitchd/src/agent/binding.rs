@@ -50,9 +50,9 @@ pub(super) fn port_binding(binding: pb::PortBinding) -> Result<(String, PortBind
 
 fn wire(port: &str, wire: Encoded) -> Result<Wire, UpdateError> {
     Ok(match wire {
-        Encoded::Network(pb::NetworkWire { name, tag }) => {
+        Encoded::Network(pb::NetworkWire { name, tag, is_service }) => {
             let tag = if tag == 0 { None } else { Some(vlan(port, tag)?) };
-            Wire::Network { name, tag }
+            Wire::Network { name, tag, is_service }
         }
         Encoded::RedirectStage(stage) => {
             let stage = u8::try_from(stage).map_err(|_| wrong(port, "redirect_stage", stage.to_string()))?;

@@ -33,6 +33,8 @@ const PAUSES: [Duration; 4] =
 struct Presence {
     port: PortNo,
     tag: Option<VlanId>,
+    /// The tag is one of a provider.
+    is_service: bool,
     mac: MacAddr,
     ip: Option<IpAddr>,
 }
@@ -172,7 +174,7 @@ impl Host {
         let local = self.local_ports();
         let mut found = BTreeSet::new();
         for (id, network) in &self.lowering.view().bindings {
-            let Wire::Network { name, tag } = &network.wire else { continue };
+            let Wire::Network { name, tag, is_service } = &network.wire else { continue };
             let is_everywhere = network.gateway.is_empty();
             let is_here = is_everywhere || is_resident(self.lowering.view(), &local, id);
             let Some(port) = local.networks.get(name).filter(|_| is_here) else { continue };
@@ -182,7 +184,8 @@ impl Host {
             let own = on_switch
                 .flat_map(|port| &port.announced)
                 .filter(|one| !is_everywhere || is_resident(self.lowering.view(), &local, &one.port));
-            found.extend(own.map(|one| Presence { port: *port, tag: *tag, mac: one.mac, ip: one.ip }));
+            let (port, tag, is_service) = (*port, *tag, *is_service);
+            found.extend(own.map(|one| Presence { port, tag, is_service, mac: one.mac, ip: one.ip }));
         }
         found
     }
@@ -191,7 +194,7 @@ impl Host {
         let mut actions = Vec::new();
         if let Some(tag) = presence.tag {
             let value = 0x1000 | u128::from(tag.get());
-            actions.push(Action::PushVlan(0x8100));
+            actions.push(Action::PushVlan(if presence.is_service { 0x88a8 } else { 0x8100 }));
             actions.push(Action::SetField { field: Field::VlanTci, value, mask: 0x1fff });
         }
         actions.push(Action::Output(presence.port));

@@ -226,7 +226,7 @@ impl Host {
 }
 
 /// The changes that take a neighbour's rules away.
-pub(super) fn without(learned: &Learned) -> [Change; 2] {
+pub(super) fn without(learned: &Learned) -> [Change; 3] {
     neighbour_rules(learned).map(|Rule { table, priority, matching, .. }| Change::DeleteStrict {
         table,
         priority,

@@ -239,7 +239,7 @@ impl Responder {
     /// Remembers a neighbour, and lets the packets go that wait for it.
     fn learn(&mut self, now: Timestamp, context: &Context<'_>) -> Vec<Effect> {
         let Some(learned) = context.neighbour() else { return Vec::new() };
-        let mut effects = self.neighbours.learn(now, learned);
+        let mut effects = self.neighbours.learn(now, learned, context.age());
         let released = self.waiting.take(&learned.into(), learned.mac);
         effects.extend(released.into_iter().map(Effect::Send));
         effects

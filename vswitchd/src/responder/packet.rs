@@ -94,6 +94,11 @@ impl<'a> Context<'a> {
         (is_somebody && !ip.is_unspecified()).then_some(Learned { datapath: self.datapath()?, port, ip, mac })
     }
 
+    /// Seconds for which the neighbour that a packet tells of is remembered, if the router says so.
+    pub(super) fn age(&self) -> Option<u16> {
+        <[u8; 2]>::try_from(self.service_data()).ok().map(u16::from_be_bytes)
+    }
+
     /// Who has the address of a virtual port, as a packet says.
     pub(super) fn hold(&self) -> Option<Hold> {
         let key = <[u8; 2]>::try_from(self.service_data()).ok().map(u16::from_be_bytes)?;

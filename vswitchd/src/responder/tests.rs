@@ -95,6 +95,7 @@ fn network() -> Northbound {
                 advertisement,
                 static_macs,
                 mtu,
+                mtu_bypass: String::new(),
                 route_table,
                 hears_all: false,
                 monitored: Default::default(),
@@ -112,6 +113,7 @@ fn network() -> Northbound {
             table: String::new(),
             hash_fields: Vec::new(),
             monitored: false,
+            overrides: false,
         };
         let router = LogicalRouter {
             key: DatapathKey::new(key).unwrap(),
@@ -288,7 +290,7 @@ impl Net {
         }
     }
 
-    fn change(&mut self, changes: [Change; 2]) {
+    fn change(&mut self, changes: [Change; 3]) {
         let snapshot = Arc::make_mut(&mut self.snapshot);
         snapshot.tables = Arc::new(snapshot.tables.transact(changes.into()).unwrap());
         snapshot.epoch = snapshot.epoch.next();
@@ -464,6 +466,16 @@ fn packets_wait_for_a_neighbour_and_leave_in_order() {
     // It moves to another address: so do packets.
     net.send(C, &build::arp(2, &end(0x78, "10.0.9.77", 0), &end(0xf4, "10.0.9.1", 0)));
     assert_eq!(key(&net.send(A, &data(1))[0].1).get(Field::EthDst), 0x0a00_0000_0078);
+    // Who is known is followed when it asks for somebody else, or for itself; others are not remembered.
+    let asks = |last: u8, own: &str, other: &str| build::arp(1, &end(last, own, 0), &end(0, other, 0));
+    for (last, other) in [(0x79, "10.0.9.9"), (0x7a, "10.0.9.77")] {
+        net.send(C, &asks(last, "10.0.9.77", other));
+        let found = key(&net.send(A, &data(1))[0].1).get(Field::EthDst);
+        assert_eq!(found, 0x0a00_0000_0000 | u128::from(last));
+    }
+    assert_eq!(net.responder.take_heard().len(), 4);
+    net.send(C, &asks(0x7b, "10.0.9.88", "10.0.9.9"));
+    assert_eq!(net.responder.take_heard(), []);
     // After five minutes the router asks again.
     net.now = Timestamp::from_nanos(net.now.nanos() + 301_000_000_000);
     let effects = net.responder.tick(net.now);

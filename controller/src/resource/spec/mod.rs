@@ -173,6 +173,7 @@ pub fn strip(wire: &mut Wire) {
             port.up = false;
             port.additional_chassis.clear();
             port.dynamic_addresses.clear();
+            port.chosen_tag = 0;
             port.virtual_parent.clear();
             port.multicast_groups.clear();
             port.health_checks.iter_mut().for_each(|check| check.health = 0);

@@ -56,8 +56,18 @@ pub(super) fn parse(name: &Name, router: &pb::LogicalRouter) -> Result<RouterSpe
             max_connections: Some(router.ct_zone_limit).filter(|n| *n > 0),
             snat_zone: router.snat_ct_zone.map(snat_zone).transpose()?,
             commits_all: router.ct_commit_all,
+            learns_all: router.always_learn_from_arp_request,
+            neighbour_age: router.mac_binding_age_threshold.map(neighbour_age).transpose()?,
         },
         key: requested_key(router.requested_tunnel_key, MAX_DATAPATH_KEY)?,
+    })
+}
+
+/// Seconds after which a neighbour is forgotten.
+fn neighbour_age(raw: u32) -> Result<u16, FieldError> {
+    u16::try_from(raw).map_err(|_| {
+        let reason = format!("{raw} is too long; use up to {} seconds, or 0 for never", u16::MAX);
+        FieldError::new("mac_binding_age_threshold", reason)
     })
 }
 
@@ -106,6 +116,11 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let prefix = address::parse_prefix(&route.prefix).map_err(|reason| field("prefix", reason))?;
     let by = if route.by_source { RouteMatch::Source } else { RouteMatch::Destination };
     let table = label(&format!("{path}.route_table"), &route.route_table)?;
+    let overrides = route.override_connected;
+    if overrides && route.by_source {
+        let reason = "networks of ports are destinations, and the route is for sources; clear one of both";
+        return Err(field("override_connected", reason.to_owned()));
+    }
     if route.discard {
         let leads = !route.next_hop.is_empty() || !route.output_port.is_empty();
         if leads || route.ecmp_symmetric_reply || route.bfd {
@@ -113,7 +128,8 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
             return Err(field("discard", reason.to_owned()));
         }
         let (target, symmetric, hash_fields) = (RouteTarget::Discard, false, Vec::new());
-        return Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored: false });
+        let monitored = false;
+        return Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored, overrides });
     }
     let next_hop = address::parse_ip(&route.next_hop).map_err(|reason| field("next_hop", reason))?;
     if prefix.addr.is_ipv4() != next_hop.is_ipv4() {
@@ -132,5 +148,6 @@ fn static_route(router: &Name, path: &str, route: &pb::StaticRoute) -> Result<St
     let target = RouteTarget::Via(NextHop { ip: next_hop, output_port });
     let symmetric = route.ecmp_symmetric_reply;
     let hash_fields = hash_fields(&format!("{path}.selection_fields"), &route.selection_fields)?;
-    Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored: route.bfd })
+    let monitored = route.bfd;
+    Ok(StaticRoute { prefix, by, target, symmetric, table, hash_fields, monitored, overrides })
 }

@@ -10,7 +10,7 @@ use flowtable::types::MacAddr;
 use ovn_northd_lite::model::{Gateway, IpNetwork, Monitored, RouterAdvertisement, StaticMac};
 
 use super::{
-    MAX_PORT_KEY, bfd_session, check_count, each, gateway::gateway, label, requested_key,
+    MAX_PORT_KEY, acl::matching, bfd_session, check_count, each, gateway::gateway, label, requested_key,
     router_advertisement,
 };
 use crate::resource::{FieldError, Kind, Name, Shown, address, limits};
@@ -32,6 +32,8 @@ pub struct RouterPortSpec {
     pub static_macs: BTreeMap<IpAddr, StaticMac>,
     /// Length of the largest packet that leaves by it.
     pub mtu: Option<u16>,
+    /// Packets that may be larger; empty: none.
+    pub mtu_bypass: String,
     /// Name of the static routes that packets take which come by it.
     pub route_table: String,
     /// What the router sends to any group leaves by it.
@@ -72,6 +74,7 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
     let enabled = port.enabled.unwrap_or(true);
     let static_macs = static_macs(&port.static_mac_bindings)?;
     let mtu = mtu(port.gateway_mtu, has_v6)?;
+    let mtu_bypass = mtu_bypass(&port.gateway_mtu_bypass, mtu)?;
     let route_table = label("route_table", &port.route_table)?;
     Ok(RouterPortSpec {
         mac,
@@ -80,6 +83,7 @@ pub(super) fn parse(port: &pb::LogicalRouterPort) -> Result<RouterPortSpec, Fiel
         advertisement,
         static_macs,
         mtu,
+        mtu_bypass,
         route_table,
         hears_all: port.multicast_flood,
         monitored: bfd_session::parse(&port.bfd_sessions, &networks)?,
@@ -139,6 +143,22 @@ fn mtu(mtu: u32, has_v6: bool) -> Result<Option<u16>, FieldError> {
             let reason = format!("{mtu} is out of range; use {least} to {MAX_MTU}, or 0 for none");
             Err(FieldError::new("gateway_mtu", reason))
         }
+    }
+}
+
+/// Packets that the MTU is not for.
+fn mtu_bypass(text: &str, mtu: Option<u16>) -> Result<String, FieldError> {
+    let wrong = |reason: String| FieldError::new("gateway_mtu_bypass", reason);
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    if mtu.is_none() {
+        return Err(wrong("there is no MTU that packets could be larger than; set gateway_mtu".to_owned()));
+    }
+    let text = matching(text).map_err(|error| wrong(error.reason))?;
+    match ovn_northd_lite::sets_of(&text).first() {
+        Some(set) => Err(wrong(format!("`{set}` is a set, of which there are none here; write addresses"))),
+        None => Ok(text),
     }
 }
 

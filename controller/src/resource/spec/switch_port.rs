@@ -72,6 +72,8 @@ pub enum Attachment {
         network: String,
         /// VLAN tag of its frames.
         tag: Option<VlanId>,
+        /// The tag is one of a provider.
+        is_service: bool,
         /// Hosts that may connect to it; empty: all.
         gateway: Gateway,
     },
@@ -82,8 +84,8 @@ pub enum Attachment {
 pub enum Access {
     /// By an interface of its own.
     Interface,
-    /// Behind the interface of the port of this name, with a VLAN tag.
-    Nested(Name, VlanId),
+    /// Behind the interface of the port of this name, with a VLAN tag; `None`: any.
+    Nested(Name, Option<VlanId>),
     /// By an interface on each chassis that has one.
     EachChassis,
     /// By the network outside; one of these hosts answers.
@@ -96,7 +98,7 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
     use pb::logical_switch_port::Type;
     let attachment = match Type::try_from(port.r#type) {
         Ok(kind @ (Type::Unspecified | Type::Localport)) => {
-            only(port, &["addresses", "port_security", "parent", "tag"])?;
+            only(port, &["addresses", "port_security", "parent", "tag", "tag_request"])?;
             workload(port, kind)?
         }
         Ok(Type::External) => {
@@ -116,11 +118,11 @@ pub(super) fn parse(name: &Name, port: &pb::LogicalSwitchPort) -> Result<SwitchP
             Attachment::Switch(peer(name, &port.peer)?)
         }
         Ok(Type::Localnet) => {
-            only(port, &["network_name", "tag"])?;
+            only(port, &["network_name", "tag", "tag_type"])?;
             network(port, Gateway::default())?
         }
         Ok(Type::L2gateway) => {
-            only(port, &["network_name", "tag", "gateway_chassis", "ha_chassis_group"])?;
+            only(port, &["network_name", "tag", "tag_type", "gateway_chassis", "ha_chassis_group"])?;
             let gateway = gateway::gateway(&port.gateway_chassis, &port.ha_chassis_group)?;
             if gateway.is_empty() {
                 let reason = "an l2gateway is on one of some hosts; name them, or make it a localnet";
@@ -202,6 +204,14 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         let reason = "a port with port_security has the addresses it lists; clear one of both";
         return Err(FieldError::new("learn_fdb", reason));
     }
+    let has_stations = matches!(attachment, Attachment::Workload { unknown: true, .. })
+        && !secured
+        && port.learn_fdb != Some(false);
+    if port.force_fdb_lookup && !has_stations {
+        let reason = "it is for a workload whose stations are remembered: with the address `unknown`, without \
+                      port_security; give it that, or leave it out";
+        return Err(FieldError::new("force_fdb_lookup", reason));
+    }
     let (mac, networks) = match port.arp_proxy.split_first() {
         Some((first, rest)) if address::parse_mac(first).is_ok() => (address::parse_mac(first).ok(), rest),
         _ => (None, port.arp_proxy.as_slice()),
@@ -232,6 +242,7 @@ fn options(port: &pb::LogicalSwitchPort, attachment: &Attachment) -> Result<Port
         tracks_router: port.enable_router_port_acl,
         max_connections: Some(port.ct_zone_limit).filter(|n| *n > 0),
         checks: port_check::parse(&port.health_checks)?,
+        is_looked_up: port.force_fdb_lookup,
     })
 }
 
@@ -290,6 +301,8 @@ fn only(port: &pb::LogicalSwitchPort, fields: &[&str]) -> Result<(), FieldError>
         ("router_port", !port.router_port.is_empty()),
         ("network_name", !port.network_name.is_empty()),
         ("tag", port.tag != 0),
+        ("tag_request", port.tag_request),
+        ("tag_type", port.tag_type != 0),
         ("parent", !port.parent.is_empty()),
         ("gateway_chassis", !port.gateway_chassis.is_empty()),
         ("ha_chassis_group", !port.ha_chassis_group.is_empty()),
@@ -337,10 +350,15 @@ fn workload(
 
 fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> Result<Access, FieldError> {
     let is_localport = kind == pb::logical_switch_port::Type::Localport;
-    match (port.parent.as_str(), gateway::tag(port.tag)?) {
-        ("", None) if is_localport => Ok(Access::EachChassis),
-        ("", None) => Ok(Access::Interface),
-        (parent, Some(tag)) if !parent.is_empty() && !is_localport => match Name::parse(parent) {
+    let tag = gateway::tag(port.tag)?;
+    if tag.is_some() && port.tag_request {
+        let reason = "it asks for any tag, and there is one; leave one of them out";
+        return Err(FieldError::new("tag_request", reason));
+    }
+    match (port.parent.as_str(), tag.is_some() || port.tag_request) {
+        ("", false) if is_localport => Ok(Access::EachChassis),
+        ("", false) => Ok(Access::Interface),
+        (parent, true) if !parent.is_empty() && !is_localport => match Name::parse(parent) {
             Ok(name) if name.kind() == Kind::SwitchPort => Ok(Access::Nested(name, tag)),
             _ => {
                 let reason =
@@ -349,7 +367,8 @@ fn access(port: &pb::LogicalSwitchPort, kind: pb::logical_switch_port::Type) -> 
             }
         },
         _ => {
-            let reason = "a workload behind another one has a parent and a tag, others have neither";
+            let reason = "a workload behind another one has a parent and a tag, or a parent and tag_request; others \
+                          have neither";
             Err(FieldError::new("tag", reason))
         }
     }
@@ -387,7 +406,27 @@ fn virtual_port(name: &Name, port: &pb::LogicalSwitchPort) -> Result<Attachment,
 
 fn network(port: &pb::LogicalSwitchPort, gateway: Gateway) -> Result<Attachment, FieldError> {
     let network = gateway::network(&port.network_name)?;
-    Ok(Attachment::Network { network, tag: gateway::tag(port.tag)?, gateway })
+    let (tag, is_service) = (gateway::tag(port.tag)?, is_service(port)?);
+    if is_service && tag.is_none() {
+        return Err(FieldError::new(
+            "tag_type",
+            "there is no tag of which it is the type; set `tag`, or clear it",
+        ));
+    }
+    Ok(Attachment::Network { network, tag, is_service, gateway })
+}
+
+/// Frames have the tag of a provider.
+fn is_service(port: &pb::LogicalSwitchPort) -> Result<bool, FieldError> {
+    use pb::logical_switch_port::TagType;
+    match TagType::try_from(port.tag_type) {
+        Ok(TagType::Unspecified) => Ok(false),
+        Ok(TagType::Service) => Ok(true),
+        Err(_) => {
+            let reason = format!("{} is not a type of tag; use SERVICE, or none for 802.1Q", port.tag_type);
+            Err(FieldError::new("tag_type", reason))
+        }
+    }
 }
 
 fn is_dynamic(entry: &str) -> bool {

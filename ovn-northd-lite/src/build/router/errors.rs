@@ -12,7 +12,7 @@ use crate::{
         stage::{RouterIn, Stage},
         topology::RouterPorts,
     },
-    expr::lexer::quote,
+    expr::{check_match, lexer::quote},
     model::{IpNetwork, RouterPort},
 };
 
@@ -124,6 +124,11 @@ pub(super) fn too_large(input: &RouterPorts<'_>, sink: &mut FlowSink) {
         let why = "What leaves by the port must not be larger than its MTU.";
         let check = format!("reg9[1] = check_pkt_larger({}); next;", mtu.saturating_add(ETH));
         sink.add(RouterIn::ChkPktLen, 50, format!("{outport} && ip"), check, &object, why);
+        if !port.mtu_bypass.is_empty() && check_match(&port.mtu_bypass).is_ok() {
+            let matching = format!("{outport} && ip && ({})", port.mtu_bypass);
+            let why = "The packet may be larger than the port's MTU.";
+            sink.add(RouterIn::ChkPktLen, 55, matching, "next;", &object, why);
+        }
         let larger = format!("{outport} && reg9[1] == 1");
         let why = "The packet is larger than the port's MTU, and nobody is told.";
         sink.add(RouterIn::LargerPkts, 50, format!("{larger} && ip"), "drop;", &object, why);

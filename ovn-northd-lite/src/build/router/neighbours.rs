@@ -1,9 +1,12 @@
 //! Who is on the networks around: the senders of ARP and ND packets to the router are
-//! remembered, each host for itself.
+//! remembered, each host for itself. Of those who ask for others by ARP, or say by a question for
+//! their own address that they have it, just those are remembered anew who are known already
+//! (RFC 826, "merge flag"), unless the router is told to remember all of them.
 
 use crate::{
     build::{address::of_router_port, sink::FlowSink, stage::RouterIn, topology::RouterPorts},
     expr::lexer::quote,
+    model::RouterPort,
 };
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
@@ -12,13 +15,15 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     sink.add(lookup, 0, "1", "reg9[2] = 1; next;", object, "Nobody's address is in it.");
     sink.add(learn, 100, "reg9[2] == 1", "next;", object, "There is nothing to learn.");
     let why = "The sender's address is new, or has moved.";
+    let age = input.router.options.neighbour_age.map(|age| format!(", {age}")).unwrap_or_default();
     for (packet, put) in [
-        ("arp", "put_arp(inport, arp.spa, arp.sha);"),
-        ("nd_na", "put_nd(inport, nd.target, nd.tll);"),
-        ("nd_ns", "put_nd(inport, ip6.src, nd.sll);"),
+        ("arp", "put_arp(inport, arp.spa, arp.sha"),
+        ("nd_na", "put_nd(inport, nd.target, nd.tll"),
+        ("nd_ns", "put_nd(inport, ip6.src, nd.sll"),
     ] {
-        sink.add(learn, 90, packet, format!("{put} next;"), object, why);
+        sink.add(learn, 90, packet, format!("{put}{age}); next;"), object, why);
     }
+    let learns_all = input.router.options.learns_all;
     sink.add(learn, 0, "1", "next;", object, "There is nothing to learn.");
     for (id, port) in input.enabled_ports() {
         let (object, inport) = (input.port_object(id), format!("inport == {}", quote(id)));
@@ -27,9 +32,10 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
             let (own, text) = (network.addr, network.text());
             let packets = if own.is_ipv4() {
                 let lookup = "lookup_arp(inport, arp.spa, arp.sha)";
+                let to_router = if learns_all { String::new() } else { format!(" && arp.tpa == {own}") };
                 vec![
                     (format!("arp.op == 2 && arp.spa == {text}"), lookup),
-                    (format!("arp.op == 1 && arp.spa == {text} && arp.tpa == {own}"), lookup),
+                    (format!("arp.op == 1 && arp.spa == {text}{to_router}"), lookup),
                 ]
             } else {
                 vec![
@@ -45,5 +51,27 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
                 sink.add(lookup, 100, matching, format!("reg9[2] = {call}; next;"), &object, why);
             }
         }
+        if !learns_all {
+            follow(sink, &object, &inport, port);
+        }
+    }
+}
+
+/// Those who ask for others are remembered anew when they are known.
+fn follow(sink: &mut FlowSink, object: &str, inport: &str, port: &RouterPort) {
+    let v4: Vec<_> = port.networks.iter().filter(|network| network.addr.is_ipv4()).collect();
+    let own: Vec<_> = v4.iter().map(|network| network.addr.to_string()).collect();
+    for network in &v4 {
+        let matching = format!("{inport} && arp.op == 1 && arp.spa == {}", network.text());
+        let actions = "reg9[2] = lookup_arp(inport, arp.spa, arp.sha); \
+                       reg9[3] = lookup_arp_ip(inport, arp.spa); next;";
+        let why = "Who is known and asks for others is followed where it moves.";
+        sink.add(RouterIn::LookupNeighbor, 90, matching, actions, object, why);
+    }
+    if !own.is_empty() {
+        let others = own.iter().map(|ip| format!(" && arp.tpa != {ip}")).collect::<String>();
+        let matching = format!("{inport} && arp.op == 1{others} && reg9[3] == 0");
+        let why = "Who asks for others is not remembered for it.";
+        sink.add(RouterIn::LearnNeighbor, 95, matching, "next;", object, why);
     }
 }

@@ -1,5 +1,5 @@
 //! Routes: the longest prefix has the highest priority; for one prefix a connected network
-//! goes before a static route, and a route for destinations before one for sources. A
+//! goes before a static route that is not told to go before it, and a route for destinations before one for sources. A
 //! static route that leads nowhere (next hop in no network, port off) drops what is meant
 //! for it instead of leaving it to a shorter prefix.
 //!
@@ -31,6 +31,9 @@ const FIRST: u16 = 3;
 const BY_SOURCE: u16 = 0;
 pub(super) const STATIC: u16 = 1;
 const CONNECTED: u16 = 2;
+const OVERRIDING: u16 = 3;
+/// Ranks that there are.
+const N_RANKS: u16 = 4;
 
 pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
     errors::no_route(input, sink);
@@ -100,7 +103,11 @@ impl Same<'_> {
     fn build(&self, sink: &mut FlowSink) {
         let Self { input, routes, condition } = self;
         let object = &input.ports.router.object;
-        let rank = if input.by == RouteMatch::Source { BY_SOURCE } else { STATIC };
+        let rank = match input.by {
+            RouteMatch::Source => BY_SOURCE,
+            RouteMatch::Destination if routes.iter().any(|route| route.overrides) => OVERRIDING,
+            RouteMatch::Destination => STATIC,
+        };
         let priority = priority(&input.prefix, rank);
         let matching = format!("{condition}{}", matched(input.by, &input.prefix));
         let mut add = |actions: String, why: &str| {
@@ -178,7 +185,7 @@ pub(super) fn matched(by: RouteMatch, network: &IpNetwork) -> String {
 }
 
 pub(super) fn priority(network: &IpNetwork, rank: u16) -> u16 {
-    u16::from(network.prefix_len) * 3 + rank + FIRST
+    u16::from(network.prefix_len) * N_RANKS + rank + FIRST
 }
 
 pub(super) fn is_link_local(network: &IpNetwork) -> bool {

@@ -63,6 +63,8 @@ pub(super) fn port(input: &SwitchPortInput<'_>, sink: &mut FlowSink) {
             .for_each(|(key, name)| sink.join(key, name, id));
     }
     let macs: Vec<_> = match &port.kind {
+        // Whoever was seen with them has them, see `fdb`.
+        kind if kind.is_looked_up(&port.options) => Vec::new(),
         SwitchPortKind::Workload { addresses, access, .. } => {
             let own = addresses.iter().filter(|_| access.has_frames());
             own.map(|address| address.mac).collect()

@@ -227,7 +227,8 @@ impl World {
                 let gateway: Vec<_> = candidates.into_iter().take(usize::from(j % 2)).collect();
                 let gateway = if k % 20 == 9 { Gateway::Group(ha_group(j)) } else { gateway.into() };
                 let tag = Some(tag).filter(|_| j.is_multiple_of(3));
-                port.kind = SwitchPortKind::Network { network: format!("n{}", k % 2), tag, gateway };
+                let (network, is_service) = (format!("n{}", k % 2), j % 3 == 1);
+                port.kind = SwitchPortKind::Network { network, tag, is_service, gateway };
             }
             if let SwitchPort {
                 kind: SwitchPortKind::Workload { unknown, chassis, additional, access, .. },
@@ -263,6 +264,7 @@ impl World {
                 clones_to_unknown: k % 7 == 3,
                 max_connections: (k % 5 == 1).then_some(u32::from(j)),
                 checks: (0..k / 16 % 3).map(|n| port_check(n, j)).collect(),
+                is_looked_up: k % 10 == 5,
                 ..PortOptions::default()
             };
             port.hears = groups(j, k);
@@ -369,6 +371,8 @@ impl World {
                 router.options.max_connections = (k % 4 == 1).then_some(u32::from(j));
                 router.options.snat_zone = (k % 9 == 3).then_some(64_000 + u16::from(j % 2));
                 router.options.commits_all = k % 4 < 2;
+                router.options.learns_all = k % 8 < 2;
+                router.options.neighbour_age = (k % 9 == 6).then_some(u16::from(j));
             }
             _ if k.is_multiple_of(7) => router.static_routes.clear(),
             _ => router.static_routes.push(a_route(k)),
@@ -393,6 +397,7 @@ impl World {
             port.gateway = if k % 8 == 6 { Gateway::Group(ha_group(j)) } else { hosts.into() };
             let bound = StaticMac { mac: mac(j), overrides: k.is_multiple_of(2) };
             port.mtu = (k.is_multiple_of(4)).then_some(1300 + u16::from(j));
+            port.mtu_bypass = ["", "tcp", "tcp.dts == 1"][usize::from(j % 3)].to_owned();
             port.route_table = table_name(j / 4);
             port.hears_all = k % 8 == 3;
             port.resides = k % 8 > 4;
@@ -706,13 +711,15 @@ fn a_route(k: u8) -> StaticRoute {
     };
     let by = if k.is_multiple_of(3) { RouteMatch::Source } else { RouteMatch::Destination };
     StaticRoute {
-        prefix: network(&format!("10.{}.0.7/16", 50 + k % 2)),
+        // The last one may be that of a port.
+        prefix: network(["10.50.0.7/16", "10.51.0.7/16", "10.0.0.0/24"][usize::from(k % 3)]),
         by,
         target,
         symmetric: k.is_multiple_of(3),
         table: table_name(k / 5),
         hash_fields: if k.is_multiple_of(7) { vec![HashField::IpDst] } else { Vec::new() },
         monitored: k % 4 == 1,
+        overrides: k % 8 == 2,
     }
 }
 

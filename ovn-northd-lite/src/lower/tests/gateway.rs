@@ -34,7 +34,12 @@ fn candidates(list: &[(&str, u16)]) -> Vec<Candidate> {
 
 fn network(key: u16, tag: Option<u16>) -> SwitchPort {
     let tag = tag.map(|tag| VlanId::new(tag).unwrap());
-    let kind = SwitchPortKind::Network { network: "net".to_owned(), tag, gateway: Default::default() };
+    let kind = SwitchPortKind::Network {
+        network: "net".to_owned(),
+        tag,
+        is_service: false,
+        gateway: Default::default(),
+    };
     SwitchPort {
         key: port_key(key),
         kind,

@@ -110,7 +110,12 @@ fn reports_are_read_by_their_host_and_told_to_nobody_but_routers() {
 fn groups_leave_by_the_host_that_is_the_gateway() {
     let mut nb = listening();
     let mut out = switch(4);
-    let kind = SwitchPortKind::Network { network: "net".to_owned(), tag: None, gateway: Default::default() };
+    let kind = SwitchPortKind::Network {
+        network: "net".to_owned(),
+        tag: None,
+        is_service: false,
+        gateway: Default::default(),
+    };
     out.ports.insert("ln".into(), SwitchPort { kind, ..workload(1, 0, &[], "") });
     out.ports.insert("out-r".into(), to_router(2, "r", "r-out"));
     nb.switches.insert("out".into(), out);

@@ -203,3 +203,23 @@ fn two_switches_are_one_network() {
     let mut fabric = Fabric::new(&nb);
     assert_eq!(who(&mut fabric, "a", (&a, &everybody)), ["b"]);
 }
+
+#[test]
+fn a_workloads_own_address_is_where_it_was_seen_last() {
+    let (own, other) = (end(0x0d, "10.0.0.13"), end(0x31, "10.0.0.1"));
+    for (is_looked_up, wanted) in [(false, ["k", "k"]), (true, ["y", "k"])] {
+        let mut nb = open();
+        let port = nb.switches.get_mut("web").unwrap().ports.get_mut("k").unwrap();
+        let SwitchPortKind::Workload { unknown, .. } = &mut port.kind else { unreachable!() };
+        *unknown = true;
+        port.options.is_looked_up = is_looked_up;
+        let mut fabric = Fabric::new(&nb);
+        who(&mut fabric, "x", (&other, &own));
+        // Another port has the address for a while.
+        for (from, wanted) in ["y", "k"].into_iter().zip(wanted) {
+            who(&mut fabric, from, (&own, &other));
+            assert_eq!(who(&mut fabric, "x", (&other, &own)), [wanted], "{is_looked_up}");
+        }
+        fabric.check_conservation();
+    }
+}

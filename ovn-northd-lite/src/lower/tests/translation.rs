@@ -211,6 +211,15 @@ fn routes_share_discard_and_go_by_source() {
     let lost = build::udp(&end(0x05, "10.0.0.5", 1), &end(0xf0, "198.51.100.7", 53), b"");
     assert_eq!(fabric.send("a", &lost), []);
     assert_eq!(fabric.drops(), [("lr_in_ip_routing routers/r".to_owned(), 1)].into());
+    // The network of a port goes before a route that is not told to go before it.
+    for (overrides, wanted) in [(false, "c"), (true, "b")] {
+        let mut nb = small();
+        let instead = StaticRoute { overrides, ..route("10.0.1.0/24", Some("10.0.0.6")) };
+        nb.routers.get_mut("r").unwrap().static_routes.push(instead);
+        let mut fabric = Fabric::new(&nb);
+        let (to, _) = udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 1), end(0xf0, "10.0.1.5", 53)));
+        assert_eq!(to, wanted, "{overrides}");
+    }
     // No route for the destination, one for the source.
     let (to, _) = udp(&mut fabric, "a", (end(0x05, "10.0.0.5", 1), end(0xf0, "8.8.8.8", 53)));
     assert_eq!(to, "d");
