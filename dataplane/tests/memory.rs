@@ -18,8 +18,11 @@ use dataplane::{
     StartError, VirtualClock, WorkerConfig,
 };
 use flowtable::{
-    build::{Host, udp},
+    build::{Host, fragments, udp},
+    conntrack::FragmentLimits,
     drop::DropReason,
+    port::PortTable,
+    text::parse_flow,
     types::Epoch,
 };
 
@@ -76,6 +79,32 @@ fn frames_cross_unchanged_and_in_order_both_ways() {
         assert_eq!((counters.rx_bytes, counters.tx_bytes), (n_bytes as u64, n_bytes as u64));
     }
     assert_eq!(dataplane.megaflows().len(), 2);
+}
+
+#[test]
+fn fragments_that_wait_in_vain_are_dropped_though_nothing_else_comes() {
+    let dataplane = start(2);
+    let (a, b) = (MemoryPort::new(16), MemoryPort::new(16));
+    attach_memory(&dataplane, 1, &a);
+    attach_memory(&dataplane, 2, &b);
+    let tracked =
+        parse_flow("in_port=1,ip,ct_state=-trk,actions=ct(table=1)", &PortTable::default()).unwrap();
+    publish(&dataplane, snapshot(1, &[1, 2], vec![tracked]));
+    let limits = FragmentLimits { timeout: Duration::from_millis(100), ..FragmentLimits::default() };
+    dataplane.conntrack().set_fragment_limits(None, Some(limits));
+    let halves = fragments(&frame(1000), 1, 512);
+    inject_all(&a, &halves[..1]);
+    let n_dropped = || -> u64 {
+        let drops = dataplane.drops();
+        drops
+            .iter()
+            .filter(|drop| drop.reason == DropReason::FragmentTimeout)
+            .map(|drop| drop.n_packets)
+            .sum()
+    };
+    eventually("it is dropped", || n_dropped() == 1);
+    assert_eq!(dataplane.conntrack().fragments_held(), (0, 0));
+    check_conservation(&dataplane);
 }
 
 #[test]

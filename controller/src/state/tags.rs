@@ -38,12 +38,15 @@ pub(super) fn choose(draft: &mut Draft<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A port, what it has from now on, and the operation that asks for it.
+type Chosen = (Name, Option<VlanId>, Option<usize>);
+
 /// What the ports of the draft behind one interface have from now on.
 fn behind_one(
     draft: &Draft<'_>,
     parent: &Name,
     ports: &[(Name, Option<usize>)],
-) -> Result<Vec<(Name, Option<VlanId>, Option<usize>)>, Refusal> {
+) -> Result<Vec<Chosen>, Refusal> {
     let refuse = |name: &Name, operation, field: &str, reason| {
         let reason = Reason::Field { name: name.clone(), error: FieldError::new(field, reason) };
         Refusal { operation, reason }

@@ -78,6 +78,8 @@ use crate::{
 
 /// Longest sleep: nothing depends on it, it only bounds the harm of a lost wake-up.
 const MAX_SLEEP: Duration = Duration::from_millis(500);
+/// What waits for its time is looked after so often where no packet comes to do it.
+const TICK: Duration = Duration::from_secs(1);
 /// Longest sleep while a port waits for another flush.
 const FLUSH_SLEEP: Duration = Duration::from_millis(2);
 
@@ -112,6 +114,8 @@ pub(crate) struct Worker {
     /// Port of each file in the poll set after the first.
     poll_ports: Vec<PortId>,
     idle_since: Option<Timestamp>,
+    /// When what waits for its time was last looked after without packets.
+    ticked_at: Timestamp,
     patience: Patience,
     hurry: Hurry,
 }
@@ -164,6 +168,7 @@ impl Worker {
             poll_set: PollSet::default(),
             poll_ports: Vec::new(),
             idle_since: None,
+            ticked_at: Timestamp::default(),
             patience,
             hurry: Hurry::No,
         };
@@ -326,11 +331,15 @@ impl Worker {
         if self.fabric.awaits_turn() {
             return self.fabric.wait_for_turn();
         }
+        let now = self.fabric.uptime();
+        if now.since(self.ticked_at) >= TICK && !self.fabric.is_held() {
+            self.ticked_at = now;
+            self.tick();
+        }
         if self.config.busy {
             std::hint::spin_loop();
             return;
         }
-        let now = self.fabric.uptime();
         let since = *self.idle_since.get_or_insert(now);
         if now.since(since) < self.config.idle_spin && !self.patience.is_core_shared(now) {
             std::hint::spin_loop();
