@@ -32,11 +32,17 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
             let (own, text) = (network.addr, network.text());
             let packets = if own.is_ipv4() {
                 let lookup = "lookup_arp(inport, arp.spa, arp.sha)";
-                let to_router = if learns_all { String::new() } else { format!(" && arp.tpa == {own}") };
-                vec![
-                    (format!("arp.op == 2 && arp.spa == {text}"), lookup),
-                    (format!("arp.op == 1 && arp.spa == {text}{to_router}"), lookup),
-                ]
+                let asks = format!("arp.op == 1 && arp.spa == {text}");
+                // The second bit: whether it is remembered though it was not known.
+                let asks = if learns_all {
+                    (asks, lookup)
+                } else {
+                    (
+                        format!("{asks} && arp.tpa == {own}"),
+                        "lookup_arp(inport, arp.spa, arp.sha); reg9[3] = 1",
+                    )
+                };
+                vec![(format!("arp.op == 2 && arp.spa == {text}"), lookup), asks]
             } else {
                 vec![
                     (format!("nd_na && nd.target == {text}"), "lookup_nd(inport, nd.target, nd.tll)"),
@@ -60,7 +66,6 @@ pub(super) fn router(input: &RouterPorts<'_>, sink: &mut FlowSink) {
 /// Those who ask for others are remembered anew when they are known.
 fn follow(sink: &mut FlowSink, object: &str, inport: &str, port: &RouterPort) {
     let v4: Vec<_> = port.networks.iter().filter(|network| network.addr.is_ipv4()).collect();
-    let own: Vec<_> = v4.iter().map(|network| network.addr.to_string()).collect();
     for network in &v4 {
         let matching = format!("{inport} && arp.op == 1 && arp.spa == {}", network.text());
         let actions = "reg9[2] = lookup_arp(inport, arp.spa, arp.sha); \
@@ -68,9 +73,8 @@ fn follow(sink: &mut FlowSink, object: &str, inport: &str, port: &RouterPort) {
         let why = "Who is known and asks for others is followed where it moves.";
         sink.add(RouterIn::LookupNeighbor, 90, matching, actions, object, why);
     }
-    if !own.is_empty() {
-        let others = own.iter().map(|ip| format!(" && arp.tpa != {ip}")).collect::<String>();
-        let matching = format!("{inport} && arp.op == 1{others} && reg9[3] == 0");
+    if !v4.is_empty() {
+        let matching = format!("{inport} && arp.op == 1 && reg9[3] == 0");
         let why = "Who asks for others is not remembered for it.";
         sink.add(RouterIn::LearnNeighbor, 95, matching, "next;", object, why);
     }
