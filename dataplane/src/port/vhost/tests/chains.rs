@@ -235,7 +235,7 @@ fn without_a_buffer_frames_stay_where_they_are() {
     let (batch, _) = receive(&mut vring, &mut pool).unwrap();
     assert_eq!((batch.len(), guest.used(1).0), (2, 2));
     assert!(vring.has_available());
-    batch.into_iter().for_each(|packet| pool.put_packet(packet));
+    batch.into_iter().for_each(|packet| pool.put(packet.into_buf()));
     let (batch, _) = receive(&mut vring, &mut pool).unwrap();
     assert!(batch.iter().map(Packet::len).eq([62, 63]));
 }
