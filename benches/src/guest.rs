@@ -99,6 +99,8 @@ impl Drop for Guest {
 #[derive(Debug, Clone, Copy, Default)]
 struct Passed {
     into_guest: u64,
+    /// What the guest's ring had no room for.
+    refused: u64,
     out: u64,
 }
 
@@ -107,6 +109,9 @@ struct Passed {
 struct Window {
     into_guest_mpps: f64,
     out_mpps: f64,
+    /// The part of the generator's packets that the guest's ring had no room for: where there is some, the guest
+    /// is slower than the switch.
+    refused: f64,
     /// The part of its core that the switch had.
     share: f64,
 }
@@ -133,6 +138,11 @@ trait Side {
         Ok(Window {
             into_guest_mpps: mpps(after.into_guest, before.into_guest),
             out_mpps: mpps(after.out, before.out),
+            refused: {
+                let [refused, taken] =
+                    [after.refused - before.refused, after.into_guest - before.into_guest].map(|n| n as f64);
+                refused / (refused + taken).max(1.0)
+            },
             share,
         })
     }
@@ -206,7 +216,9 @@ impl Side for Ours {
     }
 
     fn passed(&self) -> Result<Passed> {
-        Ok(Passed { into_guest: self.port()?.counters.tx_packets, out: self.out.n() })
+        let counters = self.port()?.counters;
+        let (into_guest, refused) = (counters.tx_packets, counters.tx_dropped_total());
+        Ok(Passed { into_guest, refused, out: self.out.n() })
     }
 
     fn cpu(&self) -> Result<Duration> {
@@ -242,8 +254,8 @@ impl Theirs {
     }
 }
 
-/// Packets that a port has sent, of what `dpctl/show` says.
-fn sent(text: &str, name: &str) -> Option<u64> {
+/// Packets that a port has sent, and those that it could not send, of what `dpctl/show` says.
+fn sent(text: &str, name: &str) -> Option<(u64, u64)> {
     let own = text.split("\n  port ").find(|part| {
         part.lines()
             .next()
@@ -251,7 +263,9 @@ fn sent(text: &str, name: &str) -> Option<u64> {
             .is_some_and(|rest| rest.starts_with(name))
     })?;
     let (_, rest) = own.split_once("TX packets:")?;
-    rest.split(' ').next()?.parse().ok()
+    let (sent, rest) = rest.split_once(' ')?;
+    let (_, dropped) = rest.split_once("dropped:")?;
+    Some((sent.parse().ok()?, dropped.split([' ', '\n']).next()?.parse().ok()?))
 }
 
 impl Side for Theirs {
@@ -268,7 +282,8 @@ impl Side for Theirs {
     fn passed(&self) -> Result<Passed> {
         let text = self.daemon.call("dpctl/show", &["-s", "netdev@ovs-netdev"])?;
         let sent = |name: &str| sent(&text, name).with_context(|| format!("no port {name} in {text}"));
-        Ok(Passed { into_guest: sent("guest")?, out: sent("out")? })
+        let ((into_guest, refused), (out, _)) = (sent("guest")?, sent("out")?);
+        Ok(Passed { into_guest, refused, out })
     }
 
     fn cpu(&self) -> Result<Duration> {
@@ -305,9 +320,10 @@ fn run_in(
         let (other, own) = (theirs.measure(duration)?, ours.measure(duration)?);
         let say_of = |name: &str, window: &Window| {
             format!(
-                "{name} {:.2} Mpps out of the loop, {:.2} into the guest ({:.0} % of its core)",
+                "{name} {:.2} Mpps out of the loop, {:.2} into the guest, which refused {:.0} % ({:.0} % of its core)",
                 window.out_mpps,
                 window.into_guest_mpps,
+                window.refused * 100.0,
                 window.share * 100.0
             )
         };
@@ -322,6 +338,7 @@ fn run_in(
             "out_mpps": all(|window| window.out_mpps),
             "out_mpps_median": median(&all(|window| window.out_mpps)),
             "into_guest_mpps": all(|window| window.into_guest_mpps),
+            "refused": all(|window| window.refused),
             "core_share": all(|window| window.share),
         })
     };
@@ -344,7 +361,7 @@ mod tests {
     #[test]
     fn what_a_port_has_sent_is_found_by_its_name() {
         let text = "netdev@ovs-netdev:\n  lookups: hit:1\n  port 0: ovs-netdev (tap)\n    RX packets:1 errors:0\n    \
-            TX packets:7 errors:0\n  port 2: out (dpdk: x)\n    RX packets:3 errors:0\n    TX packets:42 errors:0\n";
-        assert_eq!((sent(text, "out"), sent(text, "ovs"), sent(text, "guest")), (Some(42), Some(7), None));
+            TX packets:7 errors:0 dropped:0\n  port 2: out (dpdk: x)\n    RX packets:3 errors:0\n    TX packets:42 errors:0 dropped:3 aborted:0\n";
+        assert_eq!((sent(text, "out"), sent(text, "guest")), (Some((42, 3)), None));
     }
 }
