@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use dataplane::{Dataplane, DataplaneConfig, Device, PortSpec, VhostPort, WorkerConfig};
 use ferroflow_tests::{command::describe, say, stop};
 use flowtable::{
@@ -54,17 +55,44 @@ fn rules() -> [String; 2] {
     [format!("in_port={IN},actions=output:{GUEST}"), format!("in_port={GUEST},actions=output:{OUT}")]
 }
 
+/// How the guest's driver uses its rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rings {
+    /// As DPDK does by itself: buffers are merged and used in order.
+    Usual,
+    /// A buffer a frame, and several at a time by vector instructions: the guest takes the least time for a frame.
+    Plain,
+}
+
+impl Rings {
+    /// What DPDK's device is told.
+    fn arguments(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::Plain => ",mrg_rxbuf=0,in_order=0,vectorized=1",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// A testpmd that sends back what it gets. It ends with this value.
 struct Guest {
     process: Child,
 }
 
 impl Guest {
-    fn start(socket: &Path, folder: &Path) -> Result<Self> {
+    fn start(socket: &Path, folder: &Path, rings: Rings) -> Result<Self> {
         let log = fs::File::create(folder.join("testpmd.log"))?;
         let device = format!(
-            "net_virtio_user0,path={},queues=1,queue_size=1024,server=1,mac=02:00:00:00:00:99",
-            socket.display()
+            "net_virtio_user0,path={},queues=1,queue_size=1024,server=1,mac=02:00:00:00:00:99{}",
+            socket.display(),
+            rings.arguments()
         );
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "nice", "-n", "-20", "dpdk-testpmd", "--lcores=(0,1)@0"]);
@@ -156,7 +184,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn start(core: usize, folder: &Path) -> Result<Self> {
+    fn start(core: usize, folder: &Path, rings: Rings) -> Result<Self> {
         let workload = find("P1").context("the workload is in the list")?;
         let socket = folder.join("ours.sock");
         let workers = vec![WorkerConfig { core: Some(core) }];
@@ -186,7 +214,7 @@ impl Ours {
         flows.traffic.n_flows = N_FLOWS;
         let (source, valve) = Switched::new(Endless::new(&flows, 0));
         plant.attach(IN, vec![Box::new(source)], Vec::new())?;
-        let guest = Guest::start(&socket, folder)?;
+        let guest = Guest::start(&socket, folder, rings)?;
         let ours = Self { plant, valve, out, guest };
         stop::wait_for("our guest", PATIENCE, || {
             Ok(match ours.port()?.why_down {
@@ -232,7 +260,7 @@ struct Theirs {
 }
 
 impl Theirs {
-    fn start(install: &Install, core: usize, folder: &Path) -> Result<Self> {
+    fn start(install: &Install, core: usize, folder: &Path, rings: Rings) -> Result<Self> {
         let daemon = Daemon::start(install, core)?;
         daemon.add_bridge("br0", &[])?;
         daemon.vsctl(&["set", "Open_vSwitch", ".", "other_config:emc-insert-inv-prob=1"])?;
@@ -241,7 +269,7 @@ impl Theirs {
         daemon.add_port("br0", "guest", GUEST, &["type=dpdkvhostuserclient", &path])?;
         daemon.add_port("br0", "out", OUT, &["type=dpdk", "options:dpdk-devargs=\"net_flowgen1,norx=1\""])?;
         daemon.replace_rules("br0", &rules())?;
-        let guest = Guest::start(&socket, folder)?;
+        let guest = Guest::start(&socket, folder, rings)?;
         let theirs = Self { daemon, guest };
         thread::sleep(4 * SETTLE);
         let flows = format!("options:dpdk-devargs=\"net_flowgen2,flows={N_FLOWS}\"");
@@ -295,11 +323,15 @@ impl Side for Theirs {
 ///
 /// # Errors
 /// When a side does not work.
-pub fn run(install: &Install, core: usize, n_pairs: usize, duration: Duration) -> Result<Value> {
+pub fn run(
+    install: &Install,
+    (core, rings): (usize, Rings),
+    (n_pairs, duration): (usize, Duration),
+) -> Result<Value> {
     ensure!(core != 0, "core 0 is the guests'");
     let folder: PathBuf = std::env::temp_dir().join(format!("ff-guest-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let measured = run_in(&folder, install, core, (n_pairs, duration));
+    let measured = run_in(&folder, install, (core, rings), (n_pairs, duration));
     let said = fs::read_to_string(folder.join("testpmd.log")).unwrap_or_default();
     let _ = fs::remove_dir_all(&folder);
     measured.with_context(|| said.lines().rev().take(8).collect::<Vec<_>>().join("\n"))
@@ -308,12 +340,12 @@ pub fn run(install: &Install, core: usize, n_pairs: usize, duration: Duration) -
 fn run_in(
     folder: &Path,
     install: &Install,
-    core: usize,
+    (core, rings): (usize, Rings),
     (n_pairs, duration): (usize, Duration),
 ) -> Result<Value> {
-    let mut theirs = Theirs::start(install, core, folder)?;
+    let mut theirs = Theirs::start(install, core, folder, rings)?;
     theirs.pause()?;
-    let mut ours = Ours::start(core, folder)?;
+    let mut ours = Ours::start(core, folder, rings)?;
     ours.pause()?;
     let mut pairs = Vec::new();
     for n in 1..=n_pairs {
@@ -327,7 +359,12 @@ fn run_in(
                 window.share * 100.0
             )
         };
-        say(&format!("P21 pair {n}: {}; {}", say_of("OVS-DPDK", &other), say_of("Ferroflow", &own)));
+        say(&format!(
+            "P21 {} rings, pair {n}: {}; {}",
+            rings.name(),
+            say_of("OVS-DPDK", &other),
+            say_of("Ferroflow", &own)
+        ));
         pairs.push((other, own));
     }
     theirs.go_on()?;
@@ -346,6 +383,7 @@ fn run_in(
     Ok(json!({
         "id": "P21",
         "what": "there and back through a guest's device (testpmd, virtio-user), one pair of queues",
+        "rings": rings.name(),
         "goal_ratio": 1.2,
         "ratio_median": median(&ratios),
         "ratios": ratios,
