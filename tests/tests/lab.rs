@@ -132,6 +132,15 @@ impl Lab {
         Ok(finished.stderr)
     }
 
+    /// Runs what has to fail, and say this.
+    fn refuses(&self, cases: &[(&[&str], &str)]) -> Result<()> {
+        cases.iter().try_for_each(|(words, wanted)| {
+            let said = self.refusal(words)?;
+            ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
+            Ok(())
+        })
+    }
+
     /// Packets of the rule with these actions.
     fn n_packets(&self, actions: &str) -> Result<u64> {
         let flows = self.json(&["flow", "dump"])?;
@@ -471,10 +480,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() -> Result<()> {
         (&["lab", "inject", "p1", "--flow", "tcp,tp_dst=99999"], "99999"),
         (&["lab", "output", "p9"], "p9"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     lab.check_conservation()
 }
 
@@ -643,10 +649,7 @@ fn groups_and_meters_do_what_they_say_and_count_it() -> Result<()> {
         (&["meter", "stats", "99"], "no meter 99"),
         (&["group", "del"], "--all"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     lab.text(&["group", "mod", "--may-create", "group_id=8,type=all"])?;
     lab.text(&["group", "del", "7"])?;
     ensure!(lab.text(&["flow", "dump"])?.is_empty(), "a rule without its group");
@@ -723,10 +726,7 @@ fn connections_can_be_seen_limited_and_forgotten() -> Result<()> {
         (&["ct", "timeout", "set", "0", "udp_first", "0"], "1 to"),
         (&["ct", "timeout", "zone", "70000", "1"], "zones are"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     lab.check_conservation()
 }
 
@@ -888,10 +888,7 @@ fn a_trace_goes_on_behind_the_tracker_and_tells_why() -> Result<()> {
         (&["trace", "--in-port", "p1", "--ct-next", "new", packet], "`trk`"),
         (&["trace", "--in-port", "p1", "--ct-next", "trk,new,est", packet], "both"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     lab.check_conservation()
 }
 
@@ -1045,10 +1042,7 @@ fn tables_sets_fragments_options_and_ports_have_settings_that_last() -> Result<(
         (&["port", "mod", "p9", "--flood", "on"], "p9"),
         (&["port", "mod", "p1", "--tag", "4"], "vlan-mode"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     Ok(())
 }
 
@@ -1155,10 +1149,7 @@ fn a_controller_answers_by_hand() -> Result<()> {
         (&["resume", "nothing"], "no id"),
         (&["resume", "9:0x1", "--frame", UDP], "worker 9"),
     ];
-    for (words, wanted) in cases {
-        let said = lab.refusal(words)?;
-        ensure!(said.contains(wanted), "{words:?}: nothing of {wanted:?} in {said:?}");
-    }
+    lab.refuses(&cases)?;
     lab.check_conservation()
 }
 
