@@ -18,7 +18,9 @@ use crate::{
     chassis::{Assistants, Moderation, Registry},
     network::Network,
     receipts::Receipts,
-    state::{Change, ChassisStatus, Claimed, Draft, LoadError, Prepared, Reason, Record, Refusal, State},
+    state::{
+        Change, ChassisStatus, Claimed, Draft, LoadError, Prepared, Reason, Record, Refusal, Resulting, State,
+    },
     store::{LogLimits, Revision, Store, StoreError},
 };
 
@@ -65,7 +67,7 @@ pub struct Written {
     /// Revision of the change, or of the store when nothing had to change.
     pub revision: Revision,
     /// The resources that creates and updates asked for.
-    pub results: Vec<Arc<Record>>,
+    pub results: Vec<Resulting>,
     /// What was only validated.
     pub would_change: Vec<Change>,
     /// A revision was made.

@@ -24,7 +24,7 @@ use crate::{
     access::{self, Caller, Who, needs::Need},
     controller::{Controller, Written},
     resource::Name,
-    state::{Reason, Record, Refusal},
+    state::{Reason, Record, Refusal, Resulting},
     store::Revision,
 };
 
@@ -55,7 +55,7 @@ impl Northbound {
         }
         let asked = effect::questions(&conversations)?;
         let written = transact::transact(&self.controller, (caller, "Transact"), request)?;
-        let resources = written.results.iter().map(|record| self.to_wire(record)).collect();
+        let resources = written.results.iter().map(|result| self.resulting(result)).collect();
         let mut effect = effect::effect(&self.controller, &written, asked);
         if let Some(effect) = effect.as_mut().filter(|_| !caller.who.has(Need::Inspect)) {
             effect.chassis.clear();
@@ -92,8 +92,13 @@ impl Northbound {
         let request = pb::TransactRequest { operations, validate_only, ..Default::default() };
         let written =
             self.write(by, request).await.map_err(|refusal| Refusal { operation: None, ..refusal })?;
-        let resource = written.results.first().map(|record| self.to_wire(record));
+        let resource = written.results.first().map(|result| self.resulting(result));
         Ok((resource, written.revision.get()))
+    }
+
+    fn resulting(&self, result: &Resulting) -> pb::Resource {
+        let gone = || pb::Resource { name: result.name.to_string(), ..Default::default() };
+        result.record.as_ref().map_or_else(gone, |record| self.to_wire(record))
     }
 
     fn to_wire(&self, record: &Record) -> pb::Resource {

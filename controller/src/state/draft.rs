@@ -51,6 +51,15 @@ pub struct Claimed {
     pub additional: BTreeSet<String>,
 }
 
+/// What came of a create or an update.
+#[derive(Debug, Clone)]
+pub struct Resulting {
+    /// Of the resource.
+    pub name: Name,
+    /// The resource after the change; `None`: a later operation of the same change has deleted it.
+    pub record: Option<Arc<Record>>,
+}
+
 /// A sound transaction, ready to be committed.
 #[derive(Debug)]
 pub struct Prepared {
@@ -58,8 +67,8 @@ pub struct Prepared {
     pub revision: Revision,
     /// What changes, in order of names; empty: nothing.
     pub changes: Vec<Change>,
-    /// The resources that creates and updates asked for, in their order.
-    pub results: Vec<Arc<Record>>,
+    /// What came of creates and updates, in their order.
+    pub results: Vec<Resulting>,
     pub(super) counters: BTreeMap<String, Option<u32>>,
 }
 
@@ -511,11 +520,14 @@ impl<'a> Draft<'a> {
                 changes.push(Change { name, before: before.cloned(), after: touched.record.map(Arc::new) });
             }
         }
-        let result = |name: &Name| match changes.binary_search_by(|change| change.name.cmp(name)) {
-            Ok(i) => changes.get(i).and_then(|change| change.after.clone()),
-            Err(_) => state.get(name).cloned(),
+        let result = |name: Name| {
+            let record = match changes.binary_search_by(|change| change.name.cmp(&name)) {
+                Ok(i) => changes.get(i).and_then(|change| change.after.clone()),
+                Err(_) => state.get(&name).cloned(),
+            };
+            Resulting { name, record }
         };
-        let results = results.iter().filter_map(result).collect();
+        let results = results.into_iter().map(result).collect();
         Prepared { revision, results, changes, counters }
     }
 }

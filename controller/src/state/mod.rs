@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use self::{
-    draft::{Claimed, Draft, Prepared},
+    draft::{Claimed, Draft, Prepared, Resulting},
     record::{Binding, ChassisStatus, Heard, Holder, Known, Record, SessionState},
     refusal::{Reason, Refusal},
 };

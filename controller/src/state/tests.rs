@@ -194,9 +194,19 @@ fn what_changes_nothing_makes_no_revision() {
     world.run(&[Create(switch("switches/s"))]).unwrap();
     let prepared = world.prepare(&[Update(switch("switches/s"))]).unwrap();
     assert!(prepared.changes.is_empty());
-    assert_eq!(prepared.results[0].update_revision, Revision::new(1));
+    assert_eq!(prepared.results[0].record.as_ref().unwrap().update_revision, Revision::new(1));
     let prepared = world.prepare(&[Create(switch("switches/t")), Delete("switches/t")]).unwrap();
     assert!(prepared.changes.is_empty());
+}
+
+#[test]
+fn what_is_made_and_deleted_in_one_change_keeps_its_place_among_the_results() {
+    let world = World::new();
+    let asked = [Create(switch("switches/s")), Delete("switches/s"), Create(switch("switches/t"))];
+    let prepared = world.prepare(&asked).unwrap();
+    let results: Vec<_> =
+        prepared.results.iter().map(|result| (result.name.to_string(), result.record.is_some())).collect();
+    assert_eq!(results, [("switches/s".to_owned(), false), ("switches/t".to_owned(), true)]);
 }
 
 #[test]
@@ -262,7 +272,7 @@ fn new_ports_go_to_the_chassis_that_claims_them() {
         ..Claimed::default()
     });
     let prepared = prepared.unwrap();
-    assert_eq!(prepared.results[1].binding.as_ref().unwrap().chassis, "h1");
+    assert_eq!(prepared.results[1].record.as_ref().unwrap().binding.as_ref().unwrap().chassis, "h1");
 }
 
 #[test]
@@ -278,7 +288,7 @@ fn a_port_that_is_written_goes_to_the_chassis_that_has_it_now() {
         draft.update(0, switch("switches/s"), &[], true).unwrap();
         draft.update(1, port("switches/s/ports/a", &[]), &[], true).unwrap();
         let prepared = draft.finish(at(chassis)).unwrap();
-        let binding = prepared.results[1].binding.clone().unwrap();
+        let binding = prepared.results[1].record.as_ref().unwrap().binding.clone().unwrap();
         places.push((binding.chassis, binding.since == prepared.revision));
         world.commit(prepared);
     }
