@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use dataplane::{Dataplane, DataplaneConfig, Device, PortSpec, VhostPort, WorkerConfig};
 use ferroflow_tests::{command::describe, say, stop};
 use flowtable::{
@@ -54,17 +55,44 @@ fn rules() -> [String; 2] {
     [format!("in_port={IN},actions=output:{GUEST}"), format!("in_port={GUEST},actions=output:{OUT}")]
 }
 
+/// How the guest's driver uses its rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rings {
+    /// As DPDK does by itself: buffers are merged and used in order.
+    Usual,
+    /// A buffer a frame, and several at a time by vector instructions: the guest takes the least time for a frame.
+    Plain,
+}
+
+impl Rings {
+    /// What DPDK's device is told.
+    fn arguments(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::Plain => ",mrg_rxbuf=0,in_order=0,vectorized=1",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// A testpmd that sends back what it gets. It ends with this value.
 struct Guest {
     process: Child,
 }
 
 impl Guest {
-    fn start(socket: &Path, folder: &Path) -> Result<Self> {
+    fn start(socket: &Path, folder: &Path, rings: Rings) -> Result<Self> {
         let log = fs::File::create(folder.join("testpmd.log"))?;
         let device = format!(
-            "net_virtio_user0,path={},queues=1,queue_size=1024,server=1,mac=02:00:00:00:00:99",
-            socket.display()
+            "net_virtio_user0,path={},queues=1,queue_size=1024,server=1,mac=02:00:00:00:00:99{}",
+            socket.display(),
+            rings.arguments()
         );
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "nice", "-n", "-20", "dpdk-testpmd", "--lcores=(0,1)@0"]);
@@ -99,6 +127,8 @@ impl Drop for Guest {
 #[derive(Debug, Clone, Copy, Default)]
 struct Passed {
     into_guest: u64,
+    /// What the guest's ring had no room for.
+    refused: u64,
     out: u64,
 }
 
@@ -107,6 +137,9 @@ struct Passed {
 struct Window {
     into_guest_mpps: f64,
     out_mpps: f64,
+    /// The part of the generator's packets that the guest's ring had no room for: where there is some, the guest
+    /// is slower than the switch.
+    refused: f64,
     /// The part of its core that the switch had.
     share: f64,
 }
@@ -133,6 +166,11 @@ trait Side {
         Ok(Window {
             into_guest_mpps: mpps(after.into_guest, before.into_guest),
             out_mpps: mpps(after.out, before.out),
+            refused: {
+                let [refused, taken] =
+                    [after.refused - before.refused, after.into_guest - before.into_guest].map(|n| n as f64);
+                refused / (refused + taken).max(1.0)
+            },
             share,
         })
     }
@@ -146,7 +184,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn start(core: usize, folder: &Path) -> Result<Self> {
+    fn start(core: usize, folder: &Path, rings: Rings) -> Result<Self> {
         let workload = find("P1").context("the workload is in the list")?;
         let socket = folder.join("ours.sock");
         let workers = vec![WorkerConfig { core: Some(core) }];
@@ -176,7 +214,7 @@ impl Ours {
         flows.traffic.n_flows = N_FLOWS;
         let (source, valve) = Switched::new(Endless::new(&flows, 0));
         plant.attach(IN, vec![Box::new(source)], Vec::new())?;
-        let guest = Guest::start(&socket, folder)?;
+        let guest = Guest::start(&socket, folder, rings)?;
         let ours = Self { plant, valve, out, guest };
         stop::wait_for("our guest", PATIENCE, || {
             Ok(match ours.port()?.why_down {
@@ -206,7 +244,9 @@ impl Side for Ours {
     }
 
     fn passed(&self) -> Result<Passed> {
-        Ok(Passed { into_guest: self.port()?.counters.tx_packets, out: self.out.n() })
+        let counters = self.port()?.counters;
+        let (into_guest, refused) = (counters.tx_packets, counters.tx_dropped_total());
+        Ok(Passed { into_guest, refused, out: self.out.n() })
     }
 
     fn cpu(&self) -> Result<Duration> {
@@ -220,7 +260,7 @@ struct Theirs {
 }
 
 impl Theirs {
-    fn start(install: &Install, core: usize, folder: &Path) -> Result<Self> {
+    fn start(install: &Install, core: usize, folder: &Path, rings: Rings) -> Result<Self> {
         let daemon = Daemon::start(install, core)?;
         daemon.add_bridge("br0", &[])?;
         daemon.vsctl(&["set", "Open_vSwitch", ".", "other_config:emc-insert-inv-prob=1"])?;
@@ -229,7 +269,7 @@ impl Theirs {
         daemon.add_port("br0", "guest", GUEST, &["type=dpdkvhostuserclient", &path])?;
         daemon.add_port("br0", "out", OUT, &["type=dpdk", "options:dpdk-devargs=\"net_flowgen1,norx=1\""])?;
         daemon.replace_rules("br0", &rules())?;
-        let guest = Guest::start(&socket, folder)?;
+        let guest = Guest::start(&socket, folder, rings)?;
         let theirs = Self { daemon, guest };
         thread::sleep(4 * SETTLE);
         let flows = format!("options:dpdk-devargs=\"net_flowgen2,flows={N_FLOWS}\"");
@@ -242,8 +282,8 @@ impl Theirs {
     }
 }
 
-/// Packets that a port has sent, of what `dpctl/show` says.
-fn sent(text: &str, name: &str) -> Option<u64> {
+/// Packets that a port has sent, and those that it could not send, of what `dpctl/show` says.
+fn sent(text: &str, name: &str) -> Option<(u64, u64)> {
     let own = text.split("\n  port ").find(|part| {
         part.lines()
             .next()
@@ -251,7 +291,9 @@ fn sent(text: &str, name: &str) -> Option<u64> {
             .is_some_and(|rest| rest.starts_with(name))
     })?;
     let (_, rest) = own.split_once("TX packets:")?;
-    rest.split(' ').next()?.parse().ok()
+    let (sent, rest) = rest.split_once(' ')?;
+    let (_, dropped) = rest.split_once("dropped:")?;
+    Some((sent.parse().ok()?, dropped.split([' ', '\n']).next()?.parse().ok()?))
 }
 
 impl Side for Theirs {
@@ -268,7 +310,8 @@ impl Side for Theirs {
     fn passed(&self) -> Result<Passed> {
         let text = self.daemon.call("dpctl/show", &["-s", "netdev@ovs-netdev"])?;
         let sent = |name: &str| sent(&text, name).with_context(|| format!("no port {name} in {text}"));
-        Ok(Passed { into_guest: sent("guest")?, out: sent("out")? })
+        let ((into_guest, refused), (out, _)) = (sent("guest")?, sent("out")?);
+        Ok(Passed { into_guest, refused, out })
     }
 
     fn cpu(&self) -> Result<Duration> {
@@ -280,11 +323,15 @@ impl Side for Theirs {
 ///
 /// # Errors
 /// When a side does not work.
-pub fn run(install: &Install, core: usize, n_pairs: usize, duration: Duration) -> Result<Value> {
+pub fn run(
+    install: &Install,
+    (core, rings): (usize, Rings),
+    (n_pairs, duration): (usize, Duration),
+) -> Result<Value> {
     ensure!(core != 0, "core 0 is the guests'");
     let folder: PathBuf = std::env::temp_dir().join(format!("ff-guest-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let measured = run_in(&folder, install, core, (n_pairs, duration));
+    let measured = run_in(&folder, install, (core, rings), (n_pairs, duration));
     let said = fs::read_to_string(folder.join("testpmd.log")).unwrap_or_default();
     let _ = fs::remove_dir_all(&folder);
     measured.with_context(|| said.lines().rev().take(8).collect::<Vec<_>>().join("\n"))
@@ -293,25 +340,31 @@ pub fn run(install: &Install, core: usize, n_pairs: usize, duration: Duration) -
 fn run_in(
     folder: &Path,
     install: &Install,
-    core: usize,
+    (core, rings): (usize, Rings),
     (n_pairs, duration): (usize, Duration),
 ) -> Result<Value> {
-    let mut theirs = Theirs::start(install, core, folder)?;
+    let mut theirs = Theirs::start(install, core, folder, rings)?;
     theirs.pause()?;
-    let mut ours = Ours::start(core, folder)?;
+    let mut ours = Ours::start(core, folder, rings)?;
     ours.pause()?;
     let mut pairs = Vec::new();
     for n in 1..=n_pairs {
         let (other, own) = (theirs.measure(duration)?, ours.measure(duration)?);
         let say_of = |name: &str, window: &Window| {
             format!(
-                "{name} {:.2} Mpps out of the loop, {:.2} into the guest ({:.0} % of its core)",
+                "{name} {:.2} Mpps out of the loop, {:.2} into the guest, which refused {:.0} % ({:.0} % of its core)",
                 window.out_mpps,
                 window.into_guest_mpps,
+                window.refused * 100.0,
                 window.share * 100.0
             )
         };
-        say(&format!("P21 pair {n}: {}; {}", say_of("OVS-DPDK", &other), say_of("Ferroflow", &own)));
+        say(&format!(
+            "P21 {} rings, pair {n}: {}; {}",
+            rings.name(),
+            say_of("OVS-DPDK", &other),
+            say_of("Ferroflow", &own)
+        ));
         pairs.push((other, own));
     }
     theirs.go_on()?;
@@ -322,6 +375,7 @@ fn run_in(
             "out_mpps": all(|window| window.out_mpps),
             "out_mpps_median": median(&all(|window| window.out_mpps)),
             "into_guest_mpps": all(|window| window.into_guest_mpps),
+            "refused": all(|window| window.refused),
             "core_share": all(|window| window.share),
         })
     };
@@ -329,6 +383,7 @@ fn run_in(
     Ok(json!({
         "id": "P21",
         "what": "there and back through a guest's device (testpmd, virtio-user), one pair of queues",
+        "rings": rings.name(),
         "goal_ratio": 1.2,
         "ratio_median": median(&ratios),
         "ratios": ratios,
@@ -344,7 +399,7 @@ mod tests {
     #[test]
     fn what_a_port_has_sent_is_found_by_its_name() {
         let text = "netdev@ovs-netdev:\n  lookups: hit:1\n  port 0: ovs-netdev (tap)\n    RX packets:1 errors:0\n    \
-            TX packets:7 errors:0\n  port 2: out (dpdk: x)\n    RX packets:3 errors:0\n    TX packets:42 errors:0\n";
-        assert_eq!((sent(text, "out"), sent(text, "ovs"), sent(text, "guest")), (Some(42), Some(7), None));
+            TX packets:7 errors:0 dropped:0\n  port 2: out (dpdk: x)\n    RX packets:3 errors:0\n    TX packets:42 errors:0 dropped:3 aborted:0\n";
+        assert_eq!((sent(text, "out"), sent(text, "guest")), (Some((42, 3)), None));
     }
 }

@@ -10,8 +10,8 @@ use crate::cargo::{cargo, show};
 /// Worlds where nobody says how many.
 const WORLDS: u64 = 1_000;
 /// Worlds of each `cargo xtask test`, as far as these seconds go.
-const WORLDS_PER_RUN: u64 = 40;
-const SECONDS_PER_RUN: u64 = 40;
+const WORLDS_PER_RUN: u64 = 1_000;
+const SECONDS_PER_RUN: u64 = 200;
 /// Calls of each `cargo xtask test`.
 const CALLS_PER_RUN: u64 = 10_000;
 

@@ -5,10 +5,10 @@ use std::{fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use benches::{
-    guest,
+    guest::{self, Rings},
     peer::{daemon, huge_pages::HugePages, package::Install},
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ferroflow_tests::{privilege, say, stop};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -22,6 +22,9 @@ struct Cli {
     /// Seconds of a turn.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// How the guest uses its rings; without it, each way in turn.
+    #[arg(long)]
+    rings: Option<Rings>,
     /// Write what was measured into this file.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -38,20 +41,24 @@ fn main() -> Result<()> {
     let install = Install::get()?;
     let duration = Duration::try_from_secs_f64(cli.seconds).context("not a duration")?;
     let _huge_pages = HugePages::reserve(daemon::N_HUGE_PAGES + guest::N_HUGE_PAGES)?;
-    let row = guest::run(&install, n_cores - 1, cli.pairs.max(1), duration)?;
-    let middle = |side: &str| row[side]["out_mpps_median"].as_f64().unwrap_or(f64::NAN);
-    say(&format!(
-        "P21 OVS-DPDK {:.2} Mpps, Ferroflow {:.2} Mpps, {:.2}x (median of {} pairs)",
-        middle("ovs_dpdk"),
-        middle("ferroflow"),
-        row["ratio_median"].as_f64().unwrap_or(f64::NAN),
-        cli.pairs.max(1)
-    ));
+    let ways = cli.rings.map_or(Rings::value_variants().to_vec(), |rings| vec![rings]);
+    let measure = |rings| -> Result<_> {
+        let row = guest::run(&install, (n_cores - 1, rings), (cli.pairs.max(1), duration))?;
+        let middle = |side: &str| row[side]["out_mpps_median"].as_f64().unwrap_or(f64::NAN);
+        say(&format!(
+            "P21 {rings:?} OVS-DPDK {:.2} Mpps, Ferroflow {:.2} Mpps, {:.2}x (median of {} pairs)",
+            middle("ovs_dpdk"),
+            middle("ferroflow"),
+            row["ratio_median"].as_f64().unwrap_or(f64::NAN),
+            cli.pairs.max(1)
+        ));
+        Ok(row)
+    };
+    let rows = ways.into_iter().map(measure).collect::<Result<Vec<_>>>()?;
     if let Some(path) = cli.save {
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let peer = install.version()?;
-        let text =
-            serde_json::to_string_pretty(&json!({ "peer": peer, "load": load.trim(), "rows": [row] }))?;
+        let text = serde_json::to_string_pretty(&json!({ "peer": peer, "load": load.trim(), "rows": rows }))?;
         fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

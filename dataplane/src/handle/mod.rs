@@ -37,7 +37,7 @@ use crate::{
     pmd::{Fabric, Job, Pause, Seat, SwitchedPort, Worker},
     port::memory::{InjectError, MemoryPort},
     status::{PortStatus, WorkerStatus},
-    sys::{self, link_events::LinkEvents},
+    sys::{self, link_events::LinkEvents, shared_memory::Unbacked},
 };
 
 /// The dataplane could not start.
@@ -148,9 +148,10 @@ impl Dataplane {
             dataplane.threads.push(thread);
         }
         if dataplane.beginning.keeper.is_some() {
-            // While rules and ports are read; packets may wait already.
+            // While rules and ports are read; packets wait already, but where another process takes them.
+            let is_successor = dataplane.beginning.is_successor;
             for seat in dataplane.fabric.seats() {
-                let _ = seat.post(Worker::warm_up);
+                let _ = seat.post(if is_successor { Worker::warm_up } else { Worker::warm_up_little });
             }
         }
         Ok(dataplane)
@@ -167,6 +168,8 @@ impl Dataplane {
         }
         if is_first && !was_waiting {
             self.fabric.populate_soon();
+            let unbacked = self.fabric.seats().iter().filter_map(|seat| seat.ask(Worker::unbacked));
+            unbacked.for_each(Unbacked::populate_soon);
         }
     }
 

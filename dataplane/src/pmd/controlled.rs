@@ -79,7 +79,7 @@ impl Worker {
         let (now, plan) = (self.fabric.now(), Arc::clone(&self.plan));
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, plan.of(bridge)) else {
-            self.egress.pool_mut().put(packet.into_buf());
+            self.egress.pool_mut().put_packet(packet);
             return Err(SendError::NoBridge(bridge));
         };
         let sent = switch.packet_out(now, snapshot, (port, actions), packet, self.egress.of(bridge));
@@ -98,7 +98,7 @@ impl Worker {
         let (now, plan) = (self.fabric.now(), Arc::clone(&self.plan));
         let switch = self.switches.get_mut(usize::from(bridge.get())).and_then(Option::as_mut);
         let (Some(switch), Some(snapshot)) = (switch, plan.of(bridge)) else {
-            self.egress.pool_mut().put(packet.into_buf());
+            self.egress.pool_mut().put_packet(packet);
             return Err(SendError::NoBridge(bridge));
         };
         let sent = switch.resume(now, snapshot, (id, metadata), packet, self.egress.of(bridge));

@@ -331,7 +331,7 @@ impl Egress {
         let lost = self.drops.entry((port, DropReason::RateLimit)).or_default();
         lost.n_packets += 1;
         lost.n_bytes += packet.len() as u64;
-        self.pool.put(packet.into_buf());
+        self.pool.put_packet(packet);
     }
 
     /// Sends by a way out of ours, or has a packet wait there.
@@ -352,7 +352,7 @@ impl Egress {
             return;
         }
         match self.outlets[idx].send(&mut packet, &mut self.room) {
-            Ok(()) => self.pool.put(packet.into_buf()),
+            Ok(()) => self.pool.put_packet(packet),
             Err(Loss { reason, n_frames }) => self.lose_frames((reason, n_frames), packet),
         }
     }
@@ -377,7 +377,7 @@ impl Egress {
         let lost = self.drops.entry((in_port, reason)).or_default();
         lost.n_copies += n_frames;
         lost.n_bytes += packet.len() as u64;
-        self.pool.put(packet.into_buf());
+        self.pool.put_packet(packet);
     }
 }
 
@@ -421,7 +421,7 @@ impl Sink<Frame> for Egress {
     }
 
     fn release(&mut self, packet: Packet<Frame>) {
-        self.pool.put(packet.into_buf());
+        self.pool.put_packet(packet);
     }
 
     #[inline]
@@ -429,7 +429,7 @@ impl Sink<Frame> for Egress {
         if self.is_tapped() {
             self.show_dropped(reason, rule, &mut packet);
         }
-        self.pool.put(packet.into_buf());
+        self.pool.put_packet(packet);
     }
 
     #[inline(always)]

@@ -70,7 +70,7 @@ use crate::{
     sys::{
         advise_huge_pages,
         event::{PollSet, Readiness},
-        shared_memory::populate,
+        shared_memory::Unbacked,
         thread, tsc,
     },
     top::{Watch, Watcher},
@@ -87,8 +87,10 @@ const FLUSH_SLEEP: Duration = Duration::from_millis(2);
 const SHORT_SLICE: Duration = Duration::from_micros(100);
 /// How long it is after it has begun: then whatever else there is to do at a start is done.
 const HURRY: Duration = Duration::from_millis(500);
-/// Bytes of each table that are there before packets come. Tables are filled from their beginnings.
+/// Bytes of each table that are there soon. Tables are filled from their beginnings.
 const FIRST_OF_TABLE: usize = 2 << 20;
+/// Bytes of each that the first packets touch.
+const FIRST_TOUCHED: usize = 64 << 10;
 
 /// A worker, in its thread.
 pub(crate) struct Worker {
@@ -528,15 +530,30 @@ impl Worker {
         self.egress.leave();
     }
 
-    /// Has what the first packets touch there before they come: a large page takes a good part of a
-    /// millisecond to be made.
+    /// Has what packets touch at first there before they come: a large page takes a good part of a millisecond to be
+    /// made. For a worker that may take its time.
     pub(crate) fn warm_up(&mut self) {
+        self.unbacked().populate();
+    }
+
+    /// The same of what the very first packets touch, for a worker that they wait for.
+    pub(crate) fn warm_up_little(&mut self) {
+        self.beginnings(FIRST_TOUCHED).populate();
+    }
+
+    /// What packets touch at first.
+    pub(crate) fn unbacked(&mut self) -> Unbacked {
+        self.beginnings(FIRST_OF_TABLE)
+    }
+
+    /// So many bytes of each table, and of the frames.
+    fn beginnings(&self, len: usize) -> Unbacked {
         let first = |memory: Range<*const u8>| {
-            let len = memory.end.addr().saturating_sub(memory.start.addr()).min(FIRST_OF_TABLE);
+            let len = memory.end.addr().saturating_sub(memory.start.addr()).min(len);
             memory.start..memory.start.wrapping_add(len)
         };
-        self.switches.iter().flatten().flat_map(Switch::memory).map(first).for_each(populate);
-        self.egress.pool().first_used().into_iter().for_each(populate);
+        let tables = self.switches.iter().flatten().flat_map(Switch::memory);
+        Unbacked::new(tables.chain(self.egress.pool().first_used()).map(first))
     }
 
     /// Lets what waits for its time take place.

@@ -40,7 +40,7 @@ mod tests {
             add(&mut batch, (frame, 7, len), PortNo::ZERO);
         }
         assert!(batch.iter().enumerate().all(|(len, packet)| (packet.start(), packet.len()) == (7, len)));
-        batch.drain(..).for_each(|packet| pool.put(packet.into_buf()));
+        batch.drain(..).for_each(|packet| pool.put_packet(packet));
         assert_eq!(pool.n_free(), pool.n_frames());
     }
 }

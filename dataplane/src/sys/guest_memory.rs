@@ -142,6 +142,12 @@ impl GuestMemory {
         Some((data, (region.guest.end - addr) as usize))
     }
 
+    /// There is memory of the guest at this address.
+    #[inline]
+    pub(crate) fn has(&self, addr: u64) -> bool {
+        self.at(addr).is_some()
+    }
+
     /// Copies what is at an address of the guest. False: not all of it is memory of his, and
     /// what has been copied means nothing.
     #[inline]
@@ -175,11 +181,47 @@ impl GuestMemory {
         true
     }
 
-    /// Says that an address of the guest is read soon.
+    /// Writes ten or twelve bytes to an address of the guest, which are mostly there already. Where they are, nothing
+    /// is written: a line of memory that is only read stays with all cores that have it. False: nothing
+    /// was done, since they are not in one region of his, or of another length.
     #[inline]
-    pub(crate) fn prefetch(&self, addr: u64) {
+    #[must_use]
+    pub(crate) fn update(&self, addr: u64, (first, last): (u64, u32), len: usize) -> bool {
+        let Some((to, room)) = self.at(addr) else { return false };
+        if len > room || len != 10 && len != 12 {
+            return false;
+        }
+        // SAFETY: so many bytes from there on are mapped and writable; see above of who else writes.
+        unsafe {
+            let to = to.as_ptr();
+            if to.cast::<u64>().read_unaligned() != first {
+                to.cast::<u64>().write_unaligned(first);
+            }
+            let to = to.add(size_of::<u64>());
+            if len == 10 && to.cast::<u16>().read_unaligned() != last as u16 {
+                to.cast::<u16>().write_unaligned(last as u16);
+            } else if len == 12 && to.cast::<u32>().read_unaligned() != last {
+                to.cast::<u32>().write_unaligned(last);
+            }
+        }
+        true
+    }
+
+    /// Says that an address of the guest is read soon, with what is up to `len` bytes behind it.
+    #[inline]
+    pub(crate) fn prefetch(&self, addr: u64, len: usize) {
         if let Some((data, _)) = self.at(addr) {
             prefetch(data.as_ptr());
+            prefetch(data.as_ptr().wrapping_add(len));
+        }
+    }
+
+    /// The same of what is written soon: its line comes without a copy being left with others.
+    #[inline]
+    pub(crate) fn prefetch_to_write(&self, addr: u64, len: usize) {
+        if let Some((data, _)) = self.at(addr) {
+            prefetch_to_write(data.as_ptr());
+            prefetch_to_write(data.as_ptr().wrapping_add(len));
         }
     }
 
@@ -200,6 +242,18 @@ pub(super) fn prefetch(at: *const u8) {
     // SAFETY: a hint about an address, which needs not even be mapped.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Brings a cache line near, for oneself.
+#[inline]
+fn prefetch_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint about an address, which needs not even be mapped; processors that do not know it do nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

@@ -197,11 +197,29 @@ impl Drop for Mapping {
     }
 }
 
-/// Has the kernel back memory of this process that is written to soon. What is in it stays, of a range that is
-/// not all of whole pages also what is beside it.
-pub(crate) fn populate(memory: Range<*const u8>) {
-    let start = memory.start.expose_provenance() / PAGE * PAGE;
-    populate_from(start, memory.end.addr().saturating_sub(start));
+/// Memory of this process that is written to soon, for the kernel to back it before: as addresses, which may go to
+/// another thread.
+pub(crate) struct Unbacked(Vec<(usize, usize)>);
+
+impl Unbacked {
+    /// These ranges.
+    pub(crate) fn new(ranges: impl Iterator<Item = Range<*const u8>>) -> Self {
+        let whole_pages = |range: Range<*const u8>| {
+            let start = range.start.expose_provenance() / PAGE * PAGE;
+            (start, range.end.addr().saturating_sub(start))
+        };
+        Self(ranges.map(whole_pages).collect())
+    }
+
+    /// Has the kernel back it. What is in it stays. Of what was given back meanwhile, whatever is there now is backed.
+    pub(crate) fn populate(self) {
+        self.0.into_iter().for_each(|(start, len)| populate_from(start, len));
+    }
+
+    /// The same by a thread of its own. Without the thread pages are mapped as they are touched.
+    pub(crate) fn populate_soon(self) {
+        let _ = thread::Builder::new().name("populate".to_owned()).spawn(|| self.populate());
+    }
 }
 
 fn populate_from(start: usize, len: usize) {
@@ -226,7 +244,7 @@ pub(crate) fn monotonic_nanos() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::{iter, sync::atomic::Ordering::Relaxed};
 
     use super::*;
 
@@ -248,9 +266,9 @@ mod tests {
     #[test]
     fn memory_keeps_what_is_in_it_and_other_memory_is_left_alone() {
         let memory: Vec<u8> = (0..100_000_u32).map(|idx| idx as u8).collect();
-        populate(memory[5..].as_ptr_range());
+        Unbacked::new(iter::once(memory[5..].as_ptr_range())).populate();
         assert!(memory.iter().enumerate().all(|(idx, byte)| *byte == idx as u8));
-        populate(std::ptr::null()..std::ptr::null());
+        Unbacked::new(iter::once(std::ptr::null()..std::ptr::null())).populate();
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use zerocopy::{FromBytes, FromZeros};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut, transmute_ref};
 
 use super::bytes_of;
 use crate::hints::prefetch;
@@ -25,8 +25,8 @@ const MIN_BUCKETS: usize = 64;
 const REPLACE_ONE_IN: u64 = 16;
 
 /// Sessions whose hashes are alike: one cache line.
-#[derive(Debug, Clone, Copy, FromBytes)]
-#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct Bucket {
     /// Part of the hash of each; 0: free.
     tags: [u16; WAYS],
@@ -34,12 +34,20 @@ struct Bucket {
     spare: u32,
 }
 
-const _: () = assert!(size_of::<Bucket>() == 64);
+/// Words of a cache line, which is a bucket.
+const LINE: usize = 8;
+
+const _: () = assert!(size_of::<Bucket>() == LINE * size_of::<u64>());
 
 /// Slots of megaflows by the hashes of packets.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    buckets: Vec<Bucket>,
+    /// As words: a vector of zeros of theirs is taken from the system as it is, without being written, which
+    /// one of whole lines is not.
+    words: Vec<u64>,
+    /// Word of the first bucket.
+    start: usize,
+    n_buckets: usize,
     /// Of the buckets in use.
     mask: usize,
     n_used: usize,
@@ -51,10 +59,9 @@ impl Sessions {
     /// it is first used.
     pub(crate) fn new(capacity: usize) -> Self {
         let n_buckets = capacity.div_ceil(WAYS).next_power_of_two();
-        // Without memory there are no sessions.
-        let buckets = Bucket::new_vec_zeroed(n_buckets).unwrap_or_default();
-        let mask = buckets.len().min(MIN_BUCKETS).saturating_sub(1);
-        Self { buckets, mask, n_used: 0, n_inserts: 0 }
+        let words = vec![0; (n_buckets + 1) * LINE];
+        let start = words.as_ptr().align_offset(size_of::<Bucket>()).min(LINE);
+        Self { words, start, n_buckets, mask: n_buckets.min(MIN_BUCKETS) - 1, n_used: 0, n_inserts: 0 }
     }
 
     /// Sessions in use.
@@ -64,13 +71,13 @@ impl Sessions {
 
     /// The memory of the table.
     pub(crate) fn memory(&self) -> Range<*const u8> {
-        bytes_of(&self.buckets)
+        bytes_of(&self.words)
     }
 
     /// Fetches what [`Sessions::find`] looks at.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        if let Some(bucket) = self.buckets.get(self.bucket_idx(hash)) {
+        if let Some(bucket) = self.bucket(hash) {
             prefetch(bucket);
         }
     }
@@ -79,7 +86,7 @@ impl Sessions {
     /// bucket it is nobody can predict, and a wrong guess would have to wait for the memory.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> Option<u32> {
-        let bucket = self.buckets.get(self.bucket_idx(hash))?;
+        let bucket = self.bucket(hash)?;
         let agreeing = agreeing(&bucket.tags, tag(hash));
         let slot = bucket.slots[agreeing.trailing_zeros() as usize % WAYS];
         (agreeing != 0).then_some(slot)
@@ -90,36 +97,53 @@ impl Sessions {
     /// its time on pushing each other out, and a scan shall not push out what is in use.
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
         self.n_inserts += 1;
-        if self.n_used * 2 > (self.mask + 1) * WAYS && self.mask + 1 < self.buckets.len() {
-            self.buckets[..=self.mask].fill(Bucket::new_zeroed());
+        if self.n_used * 2 > (self.mask + 1) * WAYS && self.mask + 1 < self.n_buckets {
+            self.words[self.start..][..(self.mask + 1) * LINE].fill(0);
             (self.mask, self.n_used) = (self.mask * 2 + 1, 0);
         }
-        let (at, tag) = (self.bucket_idx(hash), tag(hash));
-        let Some(bucket) = self.buckets.get_mut(at) else { return };
+        let (n_inserts, tag) = (self.n_inserts, tag(hash));
+        let Some(bucket) = self.bucket_mut(hash) else { return };
         // Two sessions of one tag in a bucket would hide one another.
         let same_tag = bucket.tags.iter().position(|other| *other == tag);
         let way = match same_tag.or_else(|| bucket.tags.iter().position(|tag| *tag == 0)) {
             Some(way) => way,
-            None if !self.n_inserts.is_multiple_of(REPLACE_ONE_IN) => return,
-            None => (self.n_inserts / REPLACE_ONE_IN) as usize % WAYS,
+            None if !n_inserts.is_multiple_of(REPLACE_ONE_IN) => return,
+            None => (n_inserts / REPLACE_ONE_IN) as usize % WAYS,
         };
-        self.n_used += usize::from(bucket.tags[way] == 0);
+        let is_more = bucket.tags[way] == 0;
         (bucket.tags[way], bucket.slots[way]) = (tag, slot);
+        self.n_used += usize::from(is_more);
     }
 
     /// Forgets the session with this hash: it leads nowhere any more.
     pub(crate) fn forget(&mut self, hash: u64) {
-        let at = self.bucket_idx(hash);
-        let Some(bucket) = self.buckets.get_mut(at) else { return };
+        let Some(bucket) = self.bucket_mut(hash) else { return };
+        let mut n_forgotten = 0;
         for other in bucket.tags.iter_mut().filter(|other| **other == tag(hash)) {
             *other = 0;
-            self.n_used -= 1;
+            n_forgotten += 1;
         }
+        self.n_used -= n_forgotten;
+    }
+
+    /// The bucket of a hash; there always is one.
+    #[inline]
+    fn bucket(&self, hash: u64) -> Option<&Bucket> {
+        let words: &[u64; LINE] = self.words.get(self.word(hash)..)?.first_chunk()?;
+        Some(transmute_ref!(words))
     }
 
     #[inline]
-    fn bucket_idx(&self, hash: u64) -> usize {
-        hash as usize & self.mask
+    fn bucket_mut(&mut self, hash: u64) -> Option<&mut Bucket> {
+        let at = self.word(hash);
+        let words: &mut [u64; LINE] = self.words.get_mut(at..)?.first_chunk_mut()?;
+        Some(transmute_mut!(words))
+    }
+
+    /// First word of a hash's bucket.
+    #[inline]
+    fn word(&self, hash: u64) -> usize {
+        self.start + (hash as usize & self.mask) * LINE
     }
 }
 
@@ -172,8 +196,10 @@ mod tests {
         for _ in 0..2 {
             (0..100_000).for_each(|n| sessions.insert(spread(n), n as u32));
         }
-        assert_eq!(sessions.mask + 1, sessions.buckets.len());
-        assert!(sessions.len() > 9_000 && sessions.len() <= sessions.buckets.len() * WAYS);
+        assert_eq!(sessions.mask + 1, sessions.n_buckets);
+        assert!(sessions.len() > 9_000 && sessions.len() <= sessions.n_buckets * WAYS);
+        let line = std::ptr::from_ref(sessions.bucket(7).unwrap()).addr();
+        assert!(line.is_multiple_of(size_of::<Bucket>()));
         assert!((0..100_000).all(|n| sessions.find(spread(n)).is_none_or(|slot| u64::from(slot) < 100_000)));
     }
 

@@ -232,7 +232,10 @@ impl Api {
         let (request, _) = self.words.transaction(&self.net, revision);
         let answer = self.northbound.transact_now(&caller, request.clone());
         let after = all_of(&self.controller);
-        if others(&before) != others(&after) {
+        // His own ports that are gone have left the groups, whosever these are.
+        let mut expected = others(&before);
+        leave_groups(&mut expected, |port| after.contains_key(port));
+        if expected != others(&after) {
             return Err(format!("a tenant has changed what is not his own: {request:?}"));
         }
         let listed = self.runtime.block_on(self.northbound.list_resources(by(&caller, self.words.list())));
@@ -354,23 +357,14 @@ impl Api {
                 None => {}
             }
         }
-        self.leave_groups();
+        let ports: BTreeSet<_> = self.copy.keys().filter(|name| name.contains("/ports/")).cloned().collect();
+        leave_groups(&mut self.copy, |port| ports.contains(port));
     }
 
     /// What is deleted goes with all below it.
     fn forget(&mut self, name: &str) {
         let below = format!("{name}/");
         self.copy.retain(|other, _| other != name && !other.starts_with(&below));
-    }
-
-    /// Ports that are gone leave their groups; what is made again in the same transaction stays.
-    fn leave_groups(&mut self) {
-        let ports: BTreeSet<_> = self.copy.keys().filter(|name| name.contains("/ports/")).cloned().collect();
-        for resource in self.copy.values_mut() {
-            if let Some(Spec::PortGroup(group)) = &mut resource.spec {
-                group.ports.retain(|port| ports.contains(port));
-            }
-        }
     }
 
     /// The service, the store and the copy have the same.
@@ -406,6 +400,15 @@ fn by<M>(caller: &Caller, message: M) -> Request<M> {
 fn is_tenants(all: &BTreeMap<String, pb::Resource>, name: &str) -> bool {
     let root = name.match_indices('/').nth(1).map_or(name, |(at, _)| &name[..at]);
     all.get(root).and_then(|resource| resource.labels.get(OWNER)).is_some_and(|owner| owner == TENANT)
+}
+
+/// Ports that are gone leave their groups; what is made again in the same transaction stays.
+fn leave_groups(resources: &mut BTreeMap<String, pb::Resource>, is_there: impl Fn(&str) -> bool) {
+    for resource in resources.values_mut() {
+        if let Some(Spec::PortGroup(group)) = &mut resource.spec {
+            group.ports.retain(|port| is_there(port));
+        }
+    }
 }
 
 /// Said twice, it has to be as said once: what is deleted and made anew would be another one.

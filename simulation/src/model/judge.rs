@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Action, Balancer, Mac, NatKind, Net, Owner, Term, nat_ip, router_mac};
+use super::{Action, Balancer, Mac, NatKind, Net, Owner, Port, Term, nat_ip, router_mac};
 
 /// What counts of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum Half<'a> {
     /// The host of the sender, this port, and the gateway on its way, which goes by a network of its own: they let the
     /// packet go on its way to the switch of the receiver.
     Sent(&'a str, &'a Net),
+    /// The host of the sender, this port: a service sends the packet back to it, who is his own backend.
+    Back(&'a str),
     /// The host of the receiver, this port: it lets the packet go to it.
     Received(&'a str),
 }
@@ -46,25 +48,32 @@ impl Net {
     pub fn allows(&self, half: Half<'_>, sent: &Packet, received: &Packet) -> bool {
         match half {
             Half::Sent(port, gateway) => self.lets_go(gateway, port, sent, received),
+            Half::Back(port) => self.sends_back(port, sent, received),
             Half::Received(port) => self.lets_in(port, received),
         }
     }
 
-    fn lets_go(&self, gateway: &Self, id: &str, sent: &Packet, received: &Packet) -> bool {
-        let Some(port) = self.ports.get(id).filter(|port| port.enabled) else { return false };
+    /// The port of a packet that its host lets enter the switch.
+    fn lets_enter(&self, id: &str, sent: &Packet) -> Option<&Port> {
+        let port = self.ports.get(id).filter(|port| port.enabled)?;
         let is_own = sent.src_mac == port.mac && sent.src == port.ip;
-        if port.secure && !is_own || !self.passes(port.switch, Seen::Workload(id), true, sent) {
-            return false;
-        }
-        let balanced = self.balanced(port.switch, sent);
-        // Who is his own backend hears from a service, without a router's help.
+        let passes = (is_own || !port.secure) && self.passes(port.switch, Seen::Workload(id), true, sent);
+        passes.then_some(port)
+    }
+
+    /// Who is his own backend, or sends by a backend's address, hears from the service, without a router's help.
+    fn sends_back(&self, id: &str, sent: &Packet, received: &Packet) -> bool {
+        let Some(port) = self.lets_enter(id, sent) else { return false };
         let is_own_backend = |one: &Packet| {
-            (received.src, received.dst, received.dst_port) == (sent.dst, port.ip, one.dst_port)
-                && one.dst == port.ip
+            (received.src, received.dst, received.dst_port) == (sent.dst, sent.src, one.dst_port)
+                && one.dst == sent.src
         };
-        if sent.src != received.src && balanced.iter().any(is_own_backend) {
-            return true;
-        }
+        self.balanced(port.switch, sent).iter().any(is_own_backend)
+    }
+
+    fn lets_go(&self, gateway: &Self, id: &str, sent: &Packet, received: &Packet) -> bool {
+        let Some(port) = self.lets_enter(id, sent) else { return false };
+        let balanced = self.balanced(port.switch, sent);
         let addressed = (0..=u8::MAX).find(|router| {
             self.links.contains_key(&(*router, port.switch))
                 && router_mac(*router, port.switch) == sent.dst_mac

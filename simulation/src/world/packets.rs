@@ -235,14 +235,19 @@ impl World {
         let at_sender = self.history.between(probe.oldest, probe.newest);
         let (oldest, newest) = (self.in_force(host), self.disk.newest());
         let at_gateway = self.history.between(probe.floor, newest);
+        // What a service sends back to its sender is for the address that he sent by, his own or not.
+        let is_sent_back = (probe.host, probe.port.as_str()) == (host, port)
+            && received.dst_mac == sent.src_mac
+            && at_sender.iter().any(|net| net.allows(Half::Back(port), sent, received));
         let is_let_go = is_answer
+            || is_sent_back
             || at_sender.iter().any(|net| {
                 let by = |gateway| net.allows(Half::Sent(&probe.port, gateway), sent, received);
                 by(net) || net.has_gateways() && at_gateway.iter().any(|gateway| by(gateway))
             });
         let at_receiver = self.history.between(oldest, newest);
         let had_mac = |net: &Net| net.ports.get(port).is_some_and(|port| port.mac == received.dst_mac);
-        let was_looked_up = at_sender.iter().chain(&at_gateway).any(|net| had_mac(net));
+        let was_looked_up = is_sent_back || at_sender.iter().chain(&at_gateway).any(|net| had_mac(net));
         let is_let_in = at_receiver.iter().any(|net| {
             let Some(known) = net.ports.get(port) else { return false };
             let gets = |received| net.allows(Half::Received(port), sent, received);

@@ -15,7 +15,7 @@ use flowtable::{
 };
 use ovn_northd_lite::{
     SouthboundDelta, chassis_of, is_resident,
-    southbound::{PortBinding, Wire},
+    southbound::{PortBinding, Southbound, Wire},
 };
 
 use super::Host;
@@ -57,6 +57,23 @@ pub struct GatewayStatus {
     pub active: String,
     /// Those that may, the best first: id, priority, and what is known of it.
     pub candidates: Vec<(String, u16, &'static str)>,
+}
+
+/// What several hosts may have, by the name of the port that users know. A gateway port of a router is known by its
+/// redirect; a host that has only the switch at it knows it by that switch's side.
+fn shared(view: &Southbound) -> impl Iterator<Item = (&str, &PortBinding)> {
+    let shared = view.bindings.iter().filter(|(_, binding)| !binding.gateway.is_empty());
+    shared.filter_map(move |(id, binding)| Some((name_of(view, id, binding)?, binding)))
+}
+
+fn name_of<'a>(view: &Southbound, id: &'a str, binding: &'a PortBinding) -> Option<&'a str> {
+    let is_router = || view.datapaths.get(&binding.datapath).is_some_and(|datapath| datapath.is_router);
+    match (&binding.peer, &binding.wire) {
+        (_, Wire::Redirect { .. }) | (None, _) => Some(id.strip_prefix("cr:").unwrap_or(id)),
+        (Some(peer), _) => {
+            Some(peer.as_str()).filter(|peer| !is_router() && !view.bindings.contains_key(*peer))
+        }
+    }
 }
 
 impl Host {
@@ -108,14 +125,9 @@ impl Host {
     /// Everything that several hosts may have, as this one sees it.
     pub fn gateway_status(&self) -> Vec<GatewayStatus> {
         let local = self.local_ports();
-        let is_shared = |(_, binding): &(&String, &PortBinding)| {
-            let is_patch = binding.peer.is_some() && !matches!(binding.wire, Wire::Redirect { .. });
-            !binding.gateway.is_empty() && !is_patch
-        };
-        let shared = self.lowering.view().bindings.iter().filter(is_shared);
-        shared
-            .map(|(id, binding)| GatewayStatus {
-                port: id.strip_prefix("cr:").unwrap_or(id).to_owned(),
+        shared(self.lowering.view())
+            .map(|(name, binding)| GatewayStatus {
+                port: name.to_owned(),
                 active: chassis_of(self.lowering.view(), &local, binding).unwrap_or_default().to_owned(),
                 candidates: binding
                     .gateway
@@ -202,5 +214,50 @@ impl Host {
         if let Err(error) = self.dataplane.packet_out(PortNo::CONTROLLER, actions, frame) {
             tracing::debug!(%error, mac = %presence.mac, "an announcement is not sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroflow_proto::chassis as pb;
+
+    use super::*;
+    use crate::agent::decode;
+
+    /// A router's gateway port, the switch's side of it, and the redirect to it; of these, those that the host has.
+    fn view(has: &[&str], by: &str) -> Southbound {
+        let candidate = |chassis: &str, priority| pb::Candidate { chassis: chassis.to_owned(), priority };
+        let binding =
+            |(name, peer, datapath, key, stage): (&str, &str, u32, u32, Option<u32>)| pb::PortBinding {
+                name: name.to_owned(),
+                datapath,
+                key,
+                peer: peer.to_owned(),
+                gateway: vec![candidate("h4", 20), candidate("h6", 10)],
+                wire: stage.map(pb::port_binding::Wire::RedirectStage),
+                ..Default::default()
+            };
+        let all =
+            [("s0r1", "r1s0", 1, 5, None), ("r1s0", "s0r1", 2, 1, None), ("cr:r1s0", by, 2, 2, Some(5))];
+        let port_bindings = all.into_iter().filter(|one| has.contains(&one.0)).map(binding).collect();
+        let datapath =
+            |key, router| pb::Datapath { key, router, name: format!("d{key}"), ..Default::default() };
+        let datapaths = vec![datapath(1, false), datapath(2, true)];
+        let update = pb::SyncResponse { full: true, datapaths, port_bindings, ..Default::default() };
+        let mut view = Southbound::default();
+        decode(update).unwrap().apply(&mut view);
+        view
+    }
+
+    #[test]
+    fn a_host_that_has_only_the_switch_at_a_gateway_says_whom_it_sends_to() {
+        let names =
+            |view: &Southbound| -> Vec<String> { shared(view).map(|(name, _)| name.to_owned()).collect() };
+        assert_eq!(names(&view(&["s0r1"], "")), ["r1s0"]);
+        // Once, where the router is known.
+        assert_eq!(names(&view(&["r1s0", "cr:r1s0"], "")), ["r1s0"]);
+        assert_eq!(names(&view(&["s0r1", "r1s0", "cr:r1s0"], "")), ["r1s0"]);
+        // To the gateway without a tunnel.
+        assert_eq!(names(&view(&["s0r1", "r1s0", "cr:r1s0"], "s0r1")), ["r1s0"]);
     }
 }

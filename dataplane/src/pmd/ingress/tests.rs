@@ -54,7 +54,7 @@ fn poll(ingress: &mut Ingress, costs: &[u64], n_rounds: usize) -> Vec<(usize, u6
             ingress.spent(idx, batch.len(), work);
             sums[idx].0 += batch.len();
             sums[idx].1 += work;
-            batch.drain(..).for_each(|packet| pool.put(packet.into_buf()));
+            batch.drain(..).for_each(|packet| pool.put_packet(packet));
         }
     }
     sums

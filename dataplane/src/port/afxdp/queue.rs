@@ -274,7 +274,7 @@ impl Outlet for AfXdpOutlet {
             Ok(()) => Ok(()),
             Err((SendError::Foreign, packet)) => match self.tx(packet.bytes()) {
                 Ok(()) => {
-                    pool.put(packet.into_buf());
+                    pool.put_packet(packet);
                     Ok(())
                 }
                 Err(reason) => Err((reason, packet)),

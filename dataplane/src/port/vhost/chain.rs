@@ -26,6 +26,7 @@ pub(super) enum Direction {
 }
 
 /// Adds the parts of a chain; answers how many bytes they have together.
+#[inline]
 pub(super) fn collect(
     ring: &RingMemory,
     head: u16,
@@ -34,8 +35,21 @@ pub(super) fn collect(
 ) -> Result<u64, Fault> {
     let first = ring.descriptor(head);
     if first.is_indirect() {
-        return collect_table(ring, &first, direction, parts);
+        collect_table(ring, &first, direction, parts)
+    } else if first.has_next() {
+        collect_chain(ring, first, direction, parts)
+    } else {
+        add(&first, direction, parts)
     }
+}
+
+/// The same of a chain of several, from its first one on.
+fn collect_chain(
+    ring: &RingMemory,
+    first: Descriptor,
+    direction: Direction,
+    parts: &mut Vec<Part>,
+) -> Result<u64, Fault> {
     // Numbers that are too large start over, so each step is within the ring; a loop meets the
     // bound.
     let mut next = Some(first);

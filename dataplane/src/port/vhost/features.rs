@@ -21,11 +21,13 @@ const INDIRECT: u64 = 1 << 28;
 const EVENT_INDEX: u64 = 1 << 29;
 const PROTOCOL: u64 = 1 << 30;
 const VERSION_1: u64 = 1 << 32;
+const IN_ORDER: u64 = 1 << 35;
 const GUEST_USO4: u64 = 1 << 54;
 const GUEST_USO6: u64 = 1 << 55;
 const HOST_USO: u64 = 1 << 56;
 
-/// What the switch offers. Not among it: datagrams that are cut into fragments (UFO), which
+/// What the switch offers. Chains are always used in the order in which they came, which some guests' drivers have
+/// shorter ways for (virtio 1.2 §2.7.9). Not among it: datagrams that are cut into fragments (UFO), which
 /// kernels have given up; packed rings; and the log that moving a running guest needs.
 const OFFERED: u64 = CSUM
     | GUEST_CSUM
@@ -45,6 +47,7 @@ const OFFERED: u64 = CSUM
     | EVENT_INDEX
     | PROTOCOL
     | VERSION_1
+    | IN_ORDER
     | GUEST_USO4
     | GUEST_USO6
     | HOST_USO;
@@ -102,6 +105,12 @@ impl Features {
     /// Bytes in front of each frame.
     pub(super) fn header_len(self) -> usize {
         if self.has(MERGEABLE | VERSION_1) { LONG_HEADER } else { SHORT_HEADER }
+    }
+
+    /// The guest may leave something to do with its frames; else what is in front of them says nothing
+    /// (virtio 1.2 §5.1.6.2).
+    pub(super) fn leaves_undone(self) -> bool {
+        self.has(CSUM | HOST_TSO4 | HOST_TSO6 | HOST_USO)
     }
 
     /// The guest takes frames with this left to do; `is_ipv6` tells which IP they are of.

@@ -105,7 +105,7 @@ impl RxQueue for VhostQueue {
             }
             Some(Err(fault)) => {
                 if matches!(fault, Fault::MemoryGone) {
-                    batch.drain(n_before..).for_each(|packet| pool.put(packet.into_buf()));
+                    batch.drain(n_before..).for_each(|packet| pool.put_packet(packet));
                 }
                 self.break_ring(fault);
             }

@@ -70,7 +70,7 @@ fn work(shared: &Arc<Shared>, pool: &mut Pool) {
             if outlet.tx_undone(&packet).is_none() {
                 let _ = outlet.tx(packet.bytes());
             }
-            pool.put(packet.into_buf());
+            pool.put_packet(packet);
         }
         outlet.flush();
     }

@@ -32,12 +32,13 @@ const START: usize = HEADROOM;
 const MIN_FRAME_LEN: usize = 14;
 /// Longest record in front of a frame.
 const MAX_HEADER_LEN: usize = 12;
-/// Where the number of buffers is in it.
-const N_BUFFERS_AT: usize = RECORD_LEN;
-/// How far ahead of a frame that is written its descriptor is brought near, and its place: as long as a line of memory
-/// takes from another core.
-const AHEAD: u16 = 8;
-const PLACE_AHEAD: u16 = 5;
+/// How far ahead of a frame that is written its descriptor is brought near, and its place: longer than a line of memory
+/// takes from a core far away, where a guest has more buffers than caches hold.
+const AHEAD: u16 = 28;
+const PLACE_AHEAD: u16 = 16;
+
+/// Bytes of a line of memory.
+const LINE_LEN: usize = 64;
 
 /// A ring and how far we are with it.
 #[derive(Debug)]
@@ -171,10 +172,12 @@ impl Vring {
             *head = self.memory.available(self.next.wrapping_add(idx as u16));
             self.memory.prefetch(*head);
         }
+        let (leaves_undone, header_len) = (self.features.leaves_undone(), self.features.header_len());
         for head in heads.iter().take(n) {
             let descriptor = self.memory.descriptor(*head);
-            self.memory.memory().prefetch(descriptor.addr);
-            self.memory.memory().prefetch(descriptor.addr.wrapping_add(64));
+            let skipped = if leaves_undone { 0 } else { header_len };
+            let len = (descriptor.len as usize).saturating_sub(skipped + 1).min(LINE_LEN);
+            self.memory.memory().prefetch(descriptor.addr.wrapping_add(skipped as u64), len);
         }
         let mut n_refused = 0;
         for head in heads.iter().take(n) {
@@ -192,6 +195,11 @@ impl Vring {
             self.memory.put_used(self.n_used, *head, 0);
             (self.next, self.n_used) = (self.next.wrapping_add(1), self.n_used.wrapping_add(1));
         }
+        // Those of the next round come meanwhile.
+        let n_left = self.n_available.wrapping_sub(self.next).min(BATCH as u16);
+        for idx in 0..n_left {
+            self.memory.prefetch(self.memory.available(self.next.wrapping_add(idx)));
+        }
         Ok(n_refused)
     }
 
@@ -206,7 +214,8 @@ impl Vring {
         }
         let Some(mut frame) = pool.get_for(START + len) else { return Ok(Read::NoRoom) };
         let mut header = [0; MAX_HEADER_LEN];
-        let copied = self.gather(&mut header[..header_len], &mut frame.as_mut()[START..START + len]);
+        let wanted = if self.features.leaves_undone() { &mut header[..header_len] } else { &mut [] };
+        let copied = self.gather(header_len, wanted, &mut frame.as_mut()[START..START + len]);
         if let Err(fault) = copied {
             pool.put(frame);
             return Err(fault);
@@ -215,19 +224,24 @@ impl Vring {
         Ok(Read::Frame(frame, len, record))
     }
 
-    /// Copies what the parts have, one behind the other, to what is in front and what follows.
+    /// Copies what the parts have, one behind the other, to what is in front and what follows; what is
+    /// in front may not be wanted.
     #[inline]
-    fn gather(&self, mut header: &mut [u8], mut body: &mut [u8]) -> Result<(), Fault> {
+    fn gather(&self, header_len: usize, mut header: &mut [u8], mut body: &mut [u8]) -> Result<(), Fault> {
         let memory = self.memory.memory();
+        let mut in_front = header_len;
         for part in &self.parts {
             let (mut addr, mut len) = (part.addr, part.len as usize);
-            if !header.is_empty() {
-                let n = len.min(header.len());
-                let (now, later) = std::mem::take(&mut header).split_at_mut(n);
-                if !memory.read(addr, now) {
+            if in_front > 0 {
+                let n = len.min(in_front);
+                let n_wanted = n.min(header.len());
+                let (now, later) = std::mem::take(&mut header).split_at_mut(n_wanted);
+                let is_there = if now.is_empty() { memory.has(addr) } else { memory.read(addr, now) };
+                if n > 0 && !is_there {
                     return Err(Fault::Outside(addr));
                 }
-                (header, addr, len) = (later, addr.wrapping_add(n as u64), len - n);
+                (header, in_front) = (later, in_front - n);
+                (addr, len) = (addr.wrapping_add(n as u64), len - n);
             }
             let n = len.min(body.len());
             let (now, later) = std::mem::take(&mut body).split_at_mut(n);
@@ -252,10 +266,7 @@ impl Vring {
         let header_len = self.features.header_len();
         let needed = (header_len + frame.len()) as u64;
         self.find_room(needed)?;
-        let mut header = [0; MAX_HEADER_LEN];
-        header[..RECORD_LEN].copy_from_slice(record.bytes());
-        header[N_BUFFERS_AT..].copy_from_slice(&(self.chains.len() as u16).to_le_bytes());
-        self.scatter(&header[..header_len], frame)?;
+        self.scatter(&Header::new(record, self.chains.len() as u16, header_len), frame)?;
         let mut left = needed;
         for (head, room) in &self.chains {
             let len = left.min(u64::from(*room));
@@ -273,8 +284,7 @@ impl Vring {
         self.memory.prefetch(self.memory.available(far));
         let descriptor = self.memory.descriptor(self.memory.available(near));
         // The record is in front of the frame, often in a line of its own.
-        self.memory.memory().prefetch(descriptor.addr);
-        self.memory.memory().prefetch(descriptor.addr.wrapping_add(64));
+        self.memory.memory().prefetch_to_write(descriptor.addr, LINE_LEN);
     }
 
     /// Finds chains for so many bytes.
@@ -304,9 +314,25 @@ impl Vring {
 
     /// Copies what is in front and what follows to the parts, one behind the other.
     #[inline]
-    fn scatter(&self, mut header: &[u8], mut body: &[u8]) -> Result<(), Fault> {
+    fn scatter(&self, header: &Header, frame: &[u8]) -> Result<(), Fault> {
         let memory = self.memory.memory();
-        for part in &self.parts {
+        let Some((first, rest)) = self.parts.split_first() else { return Err(Fault::NoRoom) };
+        let len = header.len;
+        let rest_of_first = (first.len as usize).checked_sub(len);
+        let Some(room) = rest_of_first.filter(|_| memory.update(first.addr, header.words, len)) else {
+            return self.scatter_bytes(&header.bytes()[..len], frame, &self.parts);
+        };
+        let (now, later) = frame.split_at(frame.len().min(room));
+        let addr = first.addr.wrapping_add(len as u64);
+        if !memory.write(addr, now) {
+            return Err(Fault::Outside(addr));
+        }
+        if later.is_empty() { Ok(()) } else { self.scatter_bytes(&[], later, rest) }
+    }
+
+    fn scatter_bytes(&self, mut header: &[u8], mut body: &[u8], parts: &[Part]) -> Result<(), Fault> {
+        let memory = self.memory.memory();
+        for part in parts {
             let (mut addr, mut len) = (part.addr, part.len as usize);
             if !header.is_empty() {
                 let (now, later) = header.split_at(len.min(header.len()));
@@ -354,6 +380,31 @@ impl Vring {
             call.signal();
         }
         Ok(())
+    }
+}
+
+/// What is in front of a frame that is written: the record and the number of buffers.
+struct Header {
+    /// As integers: the next thing is a comparison, and bytes that were put together in memory are not at once
+    /// read from there as a whole.
+    words: (u64, u32),
+    len: usize,
+}
+
+impl Header {
+    #[inline]
+    fn new(record: &Record, n_buffers: u16, len: usize) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j] = *record.bytes();
+        let last = u32::from(u16::from_le_bytes([i, j])) | u32::from(n_buffers) << 16;
+        Self { words: (u64::from_le_bytes([a, b, c, d, e, f, g, h]), last), len }
+    }
+
+    fn bytes(&self) -> [u8; MAX_HEADER_LEN] {
+        let mut bytes = [0; MAX_HEADER_LEN];
+        let (first, last) = bytes.split_at_mut(8);
+        first.copy_from_slice(&self.words.0.to_le_bytes());
+        last.copy_from_slice(&self.words.1.to_le_bytes());
+        bytes
     }
 }
 

@@ -137,7 +137,7 @@ fn fitting(room: Frame, taken: &Taken, from: PortNo, pool: &mut Pool) -> Packet<
     let usual = if taken.len <= FRAME_LEN - HEADROOM { pool.get() } else { None };
     if let Some(mut usual) = usual {
         usual.as_mut()[HEADROOM..HEADROOM + taken.len].copy_from_slice(packet.bytes());
-        pool.put(packet.into_buf());
+        pool.put_packet(packet);
         packet = Packet::new(usual, HEADROOM, taken.len, from);
     }
     packet.offload = taken.offload;

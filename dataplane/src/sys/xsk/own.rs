@@ -89,6 +89,12 @@ impl Socket {
     fn leave(&self, lent: Lent) {
         self.end.left.lock().unwrap_or_else(PoisonError::into_inner).push(lent);
     }
+
+    /// Of a half that cannot be gone on with: keeps what the kernel has of it until the file is closed, and says why.
+    fn give_up(&self, (why, lent): (&'static str, Lent)) -> &'static str {
+        self.leave(lent);
+        why
+    }
 }
 
 /// Where one half of a socket stands.
@@ -100,6 +106,20 @@ enum Half<Found> {
     Found(Option<Found>),
     /// Another process works with them from now on, or they cannot be worked with.
     Left,
+}
+
+impl<Rings> Half<Rings> {
+    /// What the process before has left of this half, once that has stopped; from then on nobody works with it.
+    /// `None`: there is nothing to be done now.
+    fn claim(&mut self, memory: &Memory) -> Option<Result<Rings, &'static str>> {
+        let Self::Found(found) = self else { return None };
+        if !memory.is_settled() {
+            return None;
+        }
+        let rings = found.take()?;
+        *self = Self::Left;
+        Some(if memory.is_given() { Err("what is noted of its frames is damaged") } else { Ok(rings) })
+    }
 }
 
 /// The receiving half of one queue of an interface.
@@ -271,34 +291,21 @@ impl OwnRx {
     /// Goes on with the rings of the process before, when that has stopped. `None`: there is nothing to be done now.
     #[cold]
     pub(crate) fn take_over(&mut self) -> Option<TakenOver> {
-        let memory = self.socket.slot.memory();
-        let Half::Found(found) = &mut self.half else { return None };
-        if !memory.is_settled() {
-            return None;
+        let rings = self.half.claim(self.socket.slot.memory())?;
+        Some(rings.and_then(|rings| self.go_on(rings)))
+    }
+
+    fn go_on(&mut self, (rx, fill): (Consumer<libc::xdp_desc>, Producer<u64>)) -> TakenOver {
+        let slot = &self.socket.slot;
+        let (rings, found) = RxRings::take_over(rx, fill, slot.found(Side::Receive))
+            .map_err(|lost| self.socket.give_up(lost))?;
+        (self.half, self.rings) = (Half::Here, Some(rings));
+        self.dropped_before = slot.word(Side::Receive, word::DROPPED).load(Acquire);
+        if self.socket.transfer == Transfer::Copy && found.n_missing > MAX_MISSING {
+            return Err("too many of its frames are lost");
         }
-        let (rx, fill) = found.take()?;
-        self.half = Half::Left;
-        if memory.is_given() {
-            return Some(Err("what is noted of its frames is damaged"));
-        }
-        let lent = self.socket.slot.found(Side::Receive);
-        match RxRings::take_over(rx, fill, lent) {
-            Ok((rings, found)) => {
-                self.half = Half::Here;
-                self.rings = Some(rings);
-                self.dropped_before = self.socket.slot.word(Side::Receive, word::DROPPED).load(Acquire);
-                let is_lossy = self.socket.transfer == Transfer::Copy && found.n_missing > MAX_MISSING;
-                if is_lossy {
-                    return Some(Err("too many of its frames are lost"));
-                }
-                self.refill(|memory| memory.take());
-                Some(Ok(found))
-            }
-            Err((why, lent)) => {
-                self.socket.leave(lent);
-                Some(Err(why))
-            }
-        }
+        self.refill(|memory| memory.take());
+        Ok(found)
     }
 
     /// Another process works with the rings from now on, if it has their frames.
@@ -385,30 +392,18 @@ impl OwnTx {
     /// Goes on with the rings of the process before, when that has stopped. `None`: there is nothing to be done now.
     #[cold]
     pub(crate) fn take_over(&mut self) -> Option<TakenOver> {
-        let memory = self.socket.slot.memory();
-        let Half::Found(found) = &mut self.half else { return None };
-        if !memory.is_settled() {
-            return None;
-        }
-        let (tx, completed) = found.take()?;
-        self.half = Half::Left;
-        if memory.is_given() {
-            return Some(Err("what is noted of its frames is damaged"));
-        }
+        let rings = self.half.claim(self.socket.slot.memory())?;
+        Some(rings.and_then(|rings| self.go_on(rings)))
+    }
+
+    fn go_on(&mut self, (tx, completed): (Producer<libc::xdp_desc>, Consumer<u64>)) -> TakenOver {
         let lent = self.socket.slot.found(Side::Send);
-        match TxRings::take_over(tx, completed, lent) {
-            Ok((rings, found)) => {
-                self.half = Half::Here;
-                self.rings = Some(rings);
-                // Nobody knows whether the kernel was asked to.
-                self.unsent = found.n_waiting > 0;
-                Some(Ok(found))
-            }
-            Err((why, lent)) => {
-                self.socket.leave(lent);
-                Some(Err(why))
-            }
-        }
+        let (rings, found) =
+            TxRings::take_over(tx, completed, lent).map_err(|lost| self.socket.give_up(lost))?;
+        (self.half, self.rings) = (Half::Here, Some(rings));
+        // Nobody knows whether the kernel was asked to.
+        self.unsent = found.n_waiting > 0;
+        Ok(found)
     }
 
     /// Another process works with the rings from now on, if it has their frames. False: it has not.

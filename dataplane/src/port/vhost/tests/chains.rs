@@ -2,13 +2,13 @@
 
 use flowtable::{
     drop::DropReason,
-    packet::{HEADROOM, Packet},
+    packet::{HEADROOM, Layout, Offload, Packet},
     types::PortNo,
 };
 use proptest::{collection::vec, prelude::*};
 
 use super::guest::{
-    BASE, EVENT_INDEX, FREE, Guest, INDIRECT, LEN, MERGEABLE, NEXT, SIZE, VERSION_1, WRITE, descriptor,
+    BASE, CSUM, EVENT_INDEX, FREE, Guest, INDIRECT, LEN, MERGEABLE, NEXT, SIZE, VERSION_1, WRITE, descriptor,
 };
 use crate::{
     pool::{Frame, MAX_PACKET_LEN, Pool},
@@ -21,7 +21,7 @@ use crate::{
             ring::{NotSent, Vring},
         },
     },
-    sys::vnet::Record,
+    sys::vnet::{Record, decode},
 };
 
 const HEADER_LEN: usize = 12;
@@ -63,13 +63,15 @@ proptest! {
     #[test]
     fn frames_come_whole_out_of_chains_of_any_shape(
         mut lens in vec(0_usize..2000, 1..20),
+        in_front: [u8; HEADER_LEN],
         is_indirect: bool,
+        leaves_undone: bool,
     ) {
         lens.push(HEADER_LEN + 14);
         let total: usize = lens.iter().sum();
         let mut guest = Guest::new(2);
         let frame = frame_of(total - HEADER_LEN);
-        let bytes = [&[0; HEADER_LEN][..], &frame].concat();
+        let bytes = [&in_front[..], &frame].concat();
         if is_indirect {
             let table = FREE;
             scatter(&guest, &bytes, &lens, 0, |idx, bytes| guest.write(table + u64::from(idx) * 16, bytes), 0);
@@ -78,10 +80,13 @@ proptest! {
             scatter(&guest, &bytes, &lens, 0, |idx, bytes| guest.set_descriptor(1, idx, bytes), 9);
         }
         guest.post(1, 9);
-        let (mut vring, mut pool) = (vring(&guest, 1, VERSION_1), Pool::new(8));
+        let features = if leaves_undone { VERSION_1 | CSUM } else { VERSION_1 };
+        let (mut vring, mut pool) = (vring(&guest, 1, features), Pool::new(8));
         let (batch, refused) = receive(&mut vring, &mut pool).unwrap();
         prop_assert_eq!((batch.len(), refused), (1, 0));
         prop_assert_eq!(batch[0].bytes(), &frame[..]);
+        let said = in_front.first_chunk().map(decode).filter(|_| leaves_undone);
+        prop_assert_eq!(&batch[0].offload, &said.unwrap_or_default());
         prop_assert_eq!(batch[0].start(), HEADROOM);
         prop_assert_eq!(guest.used(1), (1, 9, 0));
     }
@@ -89,13 +94,23 @@ proptest! {
     /// What arrives in the guest's buffers, of whatever sizes, is the frame, and nothing else of
     /// its memory has changed.
     #[test]
-    fn frames_fill_buffers_of_any_size(sizes in vec(20_u32..3000, 1..30), len in 14_usize..9000) {
+    fn frames_fill_buffers_of_any_size(
+        sizes in vec(10_u32..3000, 1..30),
+        len in 14_usize..9000,
+        csum_at: Option<(u16, u16)>,
+        before in vec(any::<u8>(), 3000),
+    ) {
         let mut guest = Guest::new(2);
         let buffers: Vec<_> =
             sizes.iter().enumerate().map(|(idx, size)| (guest.give(0, idx as u16, *size), *size)).collect();
         let mut vring = vring(&guest, 0, VERSION_1 | MERGEABLE);
+        buffers.iter().for_each(|(addr, size)| guest.write(*addr, &before[..*size as usize]));
         let (frame, room) = (frame_of(len), sizes.iter().sum::<u32>() as usize);
-        let sent = vring.send(&Record::NONE, &frame);
+        let record = csum_at.map_or(Record::NONE, |(csum_start, csum_offset)| {
+            let offload = Offload { csum_partial: true, csum_start, csum_offset, gso: None };
+            Record::new(&offload, &frame, &Layout::default(), 0)
+        });
+        let sent = vring.send(&record, &frame);
         vring.publish().unwrap();
         if room < HEADER_LEN + len {
             prop_assert!(matches!(sent, Err(NotSent::Dropped(DropReason::TxRingFull))));
@@ -109,11 +124,11 @@ proptest! {
             let left = HEADER_LEN + len - arrived.len();
             arrived.extend(guest.read(*addr, left.min(*size as usize)));
         }
-        prop_assert_eq!(&arrived[..10], [0; 10]);
+        prop_assert_eq!(&arrived[..10], record.bytes());
         prop_assert_eq!(u16::from_le_bytes([arrived[10], arrived[11]]) as usize, n_buffers);
         prop_assert_eq!(&arrived[HEADER_LEN..], &frame[..]);
         for (addr, size) in &buffers[n_buffers..] {
-            prop_assert!(guest.read(*addr, *size as usize).iter().all(|byte| *byte == 0));
+            prop_assert_eq!(guest.read(*addr, *size as usize), &before[..*size as usize]);
         }
         let (_, head, last_len) = guest.used(0);
         prop_assert_eq!(head as usize, n_buffers - 1);
@@ -235,7 +250,7 @@ fn without_a_buffer_frames_stay_where_they_are() {
     let (batch, _) = receive(&mut vring, &mut pool).unwrap();
     assert_eq!((batch.len(), guest.used(1).0), (2, 2));
     assert!(vring.has_available());
-    batch.into_iter().for_each(|packet| pool.put(packet.into_buf()));
+    batch.into_iter().for_each(|packet| pool.put_packet(packet));
     let (batch, _) = receive(&mut vring, &mut pool).unwrap();
     assert!(batch.iter().map(Packet::len).eq([62, 63]));
 }

@@ -31,7 +31,8 @@ pub(super) const NEXT: u16 = 1;
 pub(super) const WRITE: u16 = 2;
 pub(super) const INDIRECT: u16 = 4;
 
-/// Features: version 1, event indices, mergeable buffers, rings enabled by messages.
+/// Features: checksums left to the switch, version 1, event indices, mergeable buffers, rings enabled by messages.
+pub(super) const CSUM: u64 = 1 << 0;
 pub(super) const VERSION_1: u64 = 1 << 32;
 pub(super) const EVENT_INDEX: u64 = 1 << 29;
 pub(super) const MERGEABLE: u64 = 1 << 15;
