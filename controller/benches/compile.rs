@@ -41,9 +41,21 @@ fn main() {
         return;
     }
     let n_tenants = number("--tenants").unwrap_or(100);
-    let (half, whole) = (in_process(n_tenants / 2), in_process(n_tenants));
+    let n_turns = number("--turns").unwrap_or(3).max(1);
+    let (mut halves, mut wholes) = (Vec::new(), Vec::new());
+    for _ in 0..n_turns {
+        halves.push(in_process(n_tenants / 2));
+        wholes.push(in_process(n_tenants));
+    }
+    let (half, whole) = (median(&halves), median(&wholes));
     for report in [&half, &whole] {
         println!("{}", text(report));
+    }
+    let changes = |report: &Value| report["changes"].as_array().cloned().unwrap_or_default();
+    for (half, whole) in changes(&half).iter().zip(&changes(&whole)) {
+        let p50 = |change: &Value| change["p50_us"].as_f64().unwrap_or_default();
+        let name = whole["change"].as_str().unwrap_or_default();
+        println!("p50 with twice the network, {name}: {:+.1} %", (p50(whole) / p50(half) - 1.0) * 100.0);
     }
     let of = |report: &Value| -> f64 {
         let changes = report["changes"].as_array().into_iter().flatten();
@@ -53,6 +65,27 @@ fn main() {
     if let Some(directory) = option("--save") {
         let text = serde_json::to_string_pretty(&json!([half, whole])).expect("plain values");
         fs::write(format!("{directory}/compile.json"), text + "\n").expect("the directory can be written");
+    }
+}
+
+/// Of each number the median of several runs.
+fn median(runs: &[Value]) -> Value {
+    let Some(first) = runs.first() else { return Value::Null };
+    match first {
+        Value::Object(fields) => {
+            let field = |name: &String| runs.iter().map(|run| run[name].clone()).collect::<Vec<_>>();
+            fields.keys().map(|name| (name.clone(), median(&field(name)))).collect()
+        }
+        Value::Array(items) => {
+            let item = |n: usize| runs.iter().map(|run| run[n].clone()).collect::<Vec<_>>();
+            (0..items.len()).map(|n| median(&item(n))).collect()
+        }
+        Value::Number(_) => {
+            let mut runs = runs.to_vec();
+            runs.sort_by(|a, b| a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default()));
+            runs.swap_remove(runs.len() / 2)
+        }
+        other => other.clone(),
     }
 }
 
@@ -136,7 +169,7 @@ impl World {
         let delta = self.compiler.update(&self.nb, &self.hosts, dirty);
         let told = self.views.update(self.compiler.southbound(), &delta, |_| true).into_values().flatten();
         let messages: Vec<_> =
-            told.map(|delta| encode_change(Revision::ZERO, delta).encode_to_vec()).collect();
+            told.map(|delta| encode_change(Revision::ZERO, &delta).encode_to_vec()).collect();
         let spent = now_ns() - before;
         (spent, messages.iter().map(Vec::len).collect())
     }
@@ -203,10 +236,11 @@ fn measure(n_tenants: u32) -> Value {
             nb.switches.get_mut(&id).expect("it is there").acls.remove(&acl);
             Dirty { switch_acls: [(id, acl)].into(), ..Dirty::default() }
         }),
-        // Its hosts have to learn the members.
+        // The switch has not named it before; of ten such changes one is of a set that its hosts have to learn.
         world.kind("add an ACL of a new set", |nb, n| {
             let (id, acl) = (switch(switch_of(n)), format!("new{n}"));
-            let new = an_acl((switch_of(n) / SWITCHES + 7) % n_tenants, n, 40_000 + n);
+            let set = (switch_of(n) / SWITCHES + 7 + n / n_switches) % n_tenants;
+            let new = an_acl(set, n, 40_000 + n);
             nb.switches.get_mut(&id).expect("it is there").acls.insert(acl.clone(), new);
             Dirty { switch_acls: [(id, acl)].into(), ..Dirty::default() }
         }),

@@ -400,6 +400,7 @@ fn router_port(record: &Record, spec: &RouterPortSpec) -> Option<RouterPort> {
 mod tests {
     use ferroflow_proto::northbound::{self as pb, resource::Spec as Wire};
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     use ovn_northd_lite::{chassis_view, southbound::Southbound};
 
@@ -768,7 +769,7 @@ mod tests {
                 for id in fresh.chassis.keys() {
                     let host = hosts.entry(id.clone()).or_default();
                     let wanted = chassis_view(&southbound, id);
-                    let news = told.get(id).cloned().flatten().unwrap_or_default();
+                    let news = told.get(id).cloned().flatten().map(Arc::unwrap_or_clone).unwrap_or_default();
                     prop_assert_eq!(!news.is_empty(), *host != wanted, "{} is told what it knows", id);
                     news.apply(host);
                     prop_assert_eq!(&*host, &wanted);

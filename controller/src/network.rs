@@ -74,8 +74,8 @@ pub fn follow(controller: &Controller) {
     }
 }
 
-/// What chassis are to be told.
-pub(crate) type Told = BTreeMap<String, Option<SouthboundDelta>>;
+/// What chassis are to be told; those that are told the same share it.
+pub(crate) type Told = BTreeMap<String, Option<Arc<SouthboundDelta>>>;
 
 /// What changes would do.
 pub(crate) struct Rehearsal {
@@ -163,7 +163,7 @@ impl Network {
         self.chassis.extend(delta.chassis.keys().cloned());
         let mut told = self.views.update(self.compiler.southbound(), &delta, &listens);
         for id in bound.into_iter().filter(|id| self.chassis.contains(id)) {
-            let nothing = listens(&id).then(SouthboundDelta::default);
+            let nothing = listens(&id).then(Arc::default);
             told.entry(id).or_insert(nothing);
         }
         self.revision = Some(revision);
@@ -319,7 +319,7 @@ mod tests {
             let since = bind(&controller, "a", Some("h1"));
             let (revision, told) = network.step(&controller.state(), 1, |_| true);
             assert_eq!(revision, since);
-            assert_eq!(told.get("h1"), Some(&Some(SouthboundDelta::default())));
+            assert_eq!(told.get("h1"), Some(&Some(Arc::default())));
             let up = write(&controller, |draft| {
                 draft.bind(&Name::parse("switches/s/ports/a").unwrap(), Some(("h1", true)));
             });

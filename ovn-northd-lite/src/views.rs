@@ -1,7 +1,10 @@
 //! What each chassis needs, kept up to date: a change of the network becomes a change for
 //! each chassis that it concerns, and nothing for the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     build::whole::ids as ids_of,
@@ -27,6 +30,8 @@ pub struct Views {
     opening: BTreeMap<String, usize>,
     /// Datapaths whose flows name a set.
     naming: BTreeMap<String, BTreeSet<DatapathKey>>,
+    /// Chassis that have been told of a set.
+    holders: HashMap<String, BTreeSet<String>>,
     views: BTreeMap<String, View>,
 }
 
@@ -59,10 +64,8 @@ struct Concerned {
     reach: BTreeSet<String>,
     /// May need to know other hosts.
     hosts: BTreeSet<String>,
-    /// May need other sets.
-    sets: BTreeSet<String>,
-    /// Have sets with other members.
-    members: BTreeMap<String, BTreeSet<String>>,
+    /// Which sets they may need, or need no more, or have with other members.
+    sets: BTreeMap<String, BTreeSet<String>>,
     /// Have a datapath that has changed.
     content: BTreeSet<String>,
 }
@@ -70,7 +73,7 @@ struct Concerned {
 impl Views {
     /// Follows a change of the network, which is `sb` now; what each chassis that it
     /// concerns is to be told, `None` for those that do not listen. Nobody begins to listen
-    /// meanwhile.
+    /// meanwhile. Chassis that are told the same share it.
     ///
     /// # Cost
     /// That of the change, for each of those chassis that listen; where links change, also
@@ -80,7 +83,7 @@ impl Views {
         sb: &Southbound,
         delta: &SouthboundDelta,
         listens: impl Fn(&str) -> bool,
-    ) -> BTreeMap<String, Option<SouthboundDelta>> {
+    ) -> BTreeMap<String, Option<Arc<SouthboundDelta>>> {
         let parts = self.parts(delta, &listens);
         let mut concerned = Concerned::default();
         self.follow_bindings(delta, &mut concerned);
@@ -90,36 +93,44 @@ impl Views {
             concerned.content.extend(self.users(*key).cloned());
         }
         let mut told = BTreeMap::new();
-        let Concerned { reach, hosts, sets, members, content } = &concerned;
-        let all = reach.iter().chain(hosts).chain(sets).chain(members.keys()).chain(content);
-        for id in all.cloned().collect::<BTreeSet<_>>() {
-            if !self.views.contains_key(&id) {
-                continue;
-            }
-            let listens = listens(&id);
+        // Most have the same of it as others.
+        let mut merged: BTreeMap<Vec<DatapathKey>, Arc<SouthboundDelta>> = BTreeMap::new();
+        let Concerned { reach, hosts, sets, content } = &concerned;
+        let all = reach.iter().chain(hosts).chain(sets.keys()).chain(content);
+        for id in all.collect::<BTreeSet<_>>() {
+            let Some(view) = self.views.get(id) else { continue };
+            let listens = listens(id);
+            let kept = view.datapaths.iter().filter(|key| parts.contains_key(key));
+            let kept: Vec<_> = kept.copied().collect();
             let mut change = SouthboundDelta::default();
-            let is_other = reach.contains(&id) && self.reach(sb, &id, &parts, listens.then_some(&mut change));
-            if !is_other && listens {
-                let kept = self.views.get(&id).into_iter().flat_map(|view| &view.datapaths);
-                merge_parts(&mut change, kept.filter_map(|key| parts.get(key)).cloned().collect());
+            let is_other = reach.contains(id) && self.reach(sb, id, &parts, listens.then_some(&mut change));
+            if is_other || hosts.contains(id) {
+                self.tell_hosts(sb, id, &mut change);
             }
-            if is_other || hosts.contains(&id) {
-                self.tell_hosts(sb, &id, &mut change);
+            if is_other {
+                self.tell_sets(sb, delta, id, &self.sets_of(id), &mut change);
+            } else if let Some(names) = sets.get(id) {
+                self.tell_sets(sb, delta, id, names, &mut change);
             }
-            if is_other || sets.contains(&id) {
-                self.tell_sets(sb, delta, &id, &mut change);
-            } else if let Some(names) = members.get(&id) {
-                let changed = names.iter().filter_map(|name| delta.sets.get_key_value(name.as_str()));
-                let seen = changed.filter_map(|(name, change)| {
-                    Some((name.clone(), template::change_seen_by(&id, name, change)?))
+            let change = if is_other || !listens || kept.is_empty() {
+                Arc::new(change)
+            } else {
+                let of_parts = merged.entry(kept).or_insert_with_key(|kept| {
+                    let mut all = SouthboundDelta::default();
+                    merge_parts(&mut all, kept.iter().filter_map(|key| parts.get(key)).cloned().collect());
+                    Arc::new(all)
                 });
-                change.sets.extend(seen);
-            }
-            let differs = is_other || content.contains(&id) || !change.is_empty();
+                let mut all = Arc::clone(of_parts);
+                if !change.is_empty() {
+                    Arc::make_mut(&mut all).merge(change);
+                }
+                all
+            };
+            let differs = is_other || content.contains(id) || !change.is_empty();
             if listens && !change.is_empty() {
-                told.insert(id, Some(change));
+                told.insert(id.clone(), Some(change));
             } else if !listens && differs {
-                told.insert(id, None);
+                told.insert(id.clone(), None);
             }
         }
         told
@@ -283,32 +294,35 @@ impl Views {
             for name in new.difference(&datapath.sets) {
                 self.naming.entry(name.clone()).or_default().insert(*key);
             }
-            if datapath.sets != new {
-                concerned.sets.extend(datapath.users.iter().cloned());
+            let changed = datapath.sets.symmetric_difference(&new).cloned().collect::<BTreeSet<_>>();
+            if !changed.is_empty() {
+                for user in &datapath.users {
+                    concerned.sets.entry(user.clone()).or_default().extend(changed.iter().cloned());
+                }
                 datapath.sets = new;
             }
         }
         for name in delta.sets.keys().chain(&delta.removed.sets) {
-            for key in self.naming.get(name).into_iter().flatten() {
-                for user in self.users(*key) {
-                    let had = self.views.get(user).is_some_and(|view| view.sets.contains(name));
-                    if had && !delta.removed.sets.contains(name) {
-                        concerned.members.entry(user.clone()).or_default().insert(name.clone());
-                    } else {
-                        concerned.sets.insert(user.clone());
-                    }
-                }
+            let holders = self.holders.get(name);
+            // Whoever needs a set that is there has it, but for those whose datapaths name it just now,
+            // and these are looked at already.
+            let is_new = holders.is_none().then(|| self.naming.get(name)).flatten();
+            let users = is_new.into_iter().flatten().flat_map(|key| self.users(*key));
+            for chassis in holders.into_iter().flatten().chain(users) {
+                concerned.sets.entry(chassis.clone()).or_default().insert(name.clone());
             }
         }
     }
 
     fn follow_hosts(&mut self, sb: &Southbound, delta: &SouthboundDelta, concerned: &mut Concerned) {
         for id in &delta.removed.chassis {
-            for key in self.views.remove(id).unwrap_or_default().datapaths {
+            let View { datapaths, sets, .. } = self.views.remove(id).unwrap_or_default();
+            for key in datapaths {
                 if let Some(datapath) = self.datapaths.get_mut(&key) {
                     datapath.users.remove(id);
                 }
             }
+            sets.iter().for_each(|name| self.forget_holder(name, id));
         }
         for id in delta.chassis.keys().filter(|id| sb.chassis.contains_key(*id)) {
             if !self.views.contains_key(id) {
@@ -432,30 +446,53 @@ impl Views {
         }
     }
 
+    /// Names of the sets that a chassis needs, or has been told of.
+    fn sets_of(&self, chassis: &str) -> BTreeSet<String> {
+        let Some(view) = self.views.get(chassis) else { return BTreeSet::new() };
+        let datapaths = view.datapaths.iter().filter_map(|key| self.datapaths.get(key));
+        datapaths.flat_map(|datapath| &datapath.sets).chain(&view.sets).cloned().collect()
+    }
+
+    /// What of some sets is new to a chassis.
     fn tell_sets(
         &mut self,
         sb: &Southbound,
         delta: &SouthboundDelta,
         chassis: &str,
+        names: &BTreeSet<String>,
         change: &mut SouthboundDelta,
     ) {
-        let Some(view) = self.views.get(chassis) else { return };
-        let datapaths = view.datapaths.iter().filter_map(|key| self.datapaths.get(key));
-        let names = datapaths.flat_map(|datapath| &datapath.sets);
-        let sets: BTreeSet<_> = names.filter(|name| sb.sets.contains_key(*name)).cloned().collect();
-        for name in &sets {
-            if !view.sets.contains(name) {
-                let added = sb.sets.get(name).cloned().unwrap_or_default();
-                let added = template::seen_by(chassis, name, &added).into_owned();
-                change.sets.insert(name.clone(), SetChange { added, removed: BTreeSet::new() });
-            } else if let Some(members) = delta.sets.get(name) {
-                let seen = template::change_seen_by(chassis, name, members);
-                change.sets.extend(seen.map(|seen| (name.clone(), seen)));
+        for name in names {
+            let Some(view) = self.views.get_mut(chassis) else { return };
+            let naming = self.naming.get(name);
+            let is_named = naming.is_some_and(|naming| view.datapaths.iter().any(|key| naming.contains(key)));
+            match sb.sets.get(name).filter(|_| is_named) {
+                Some(members) if view.sets.insert(name.clone()) => {
+                    let added = template::seen_by(chassis, name, members).into_owned();
+                    change.sets.insert(name.clone(), SetChange { added, removed: BTreeSet::new() });
+                    self.holders.entry(name.clone()).or_default().insert(chassis.to_owned());
+                }
+                Some(_) => {
+                    let members = delta.sets.get(name);
+                    let seen = members.and_then(|members| template::change_seen_by(chassis, name, members));
+                    change.sets.extend(seen.map(|seen| (name.clone(), seen)));
+                }
+                None if view.sets.remove(name) => {
+                    change.removed.sets.insert(name.clone());
+                    self.forget_holder(name, chassis);
+                }
+                None => {}
             }
         }
-        change.removed.sets.extend(view.sets.difference(&sets).cloned());
-        if let Some(view) = self.views.get_mut(chassis) {
-            view.sets = sets;
+    }
+
+    /// A chassis has a set no longer.
+    fn forget_holder(&mut self, name: &str, chassis: &str) {
+        if let Some(holders) = self.holders.get_mut(name) {
+            holders.remove(chassis);
+            if holders.is_empty() {
+                self.holders.remove(name);
+            }
         }
     }
 }

@@ -173,7 +173,7 @@ impl Dialogue {
             Ok(Some(News::Whole)) => Err(NeedsWhole),
             // One without changes is to be acknowledged as well.
             Ok(Some(News::Changes(revision, delta))) if !delta.is_empty() || self.is_unsaid(revision) => {
-                Ok(Some(self.saying(encode::delta(revision, *delta))))
+                Ok(Some(self.saying(encode::delta(revision, &delta))))
             }
             Ok(Some(News::Changes(..)) | None) | Err(Superseded) => Ok(None),
         }
@@ -396,8 +396,6 @@ fn superseded(_: Superseded) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use ovn_northd_lite::SouthboundDelta;
-
     use super::*;
     use crate::store::{Commit, Contents, LogLimits, MemoryStore, Store, StoreError, Txn};
 
@@ -462,7 +460,7 @@ mod tests {
         let revision = whole(&dialogue);
         assert!(dialogue.say().is_none());
         let next = Revision::new(revision + 1);
-        controller.registry.publish("h1", next, Some(SouthboundDelta::default()));
+        controller.registry.publish("h1", next, Some(Arc::default()));
         let said = dialogue.say().unwrap();
         assert_eq!((said.revision, said.full, said.chassis.len()), (next.get(), false, 0));
         assert!(dialogue.say().is_none(), "it has been said");

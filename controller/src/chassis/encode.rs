@@ -1,10 +1,10 @@
 //! Views and their differences as messages.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ferroflow_proto::chassis as pb;
 use ovn_northd_lite::{
-    GroupChange, SetChange, SouthboundDelta, diff,
+    GroupChange, SetChange, SouthboundDelta,
     key::{DatapathKey, PortKey},
     model::{Protocol, Rate, Snooping},
     punt::Service,
@@ -18,42 +18,59 @@ use crate::store::Revision;
 
 /// The whole view.
 pub(super) fn full(revision: Revision, view: &Southbound) -> pb::SyncResponse {
-    let all = diff(&Southbound::default(), view);
-    pb::SyncResponse { full: true, removed: None, takes_claim_changes: true, ..delta(revision, all) }
+    let none = BTreeSet::new();
+    pb::SyncResponse {
+        revision: revision.get(),
+        full: true,
+        datapaths: view.datapaths.iter().map(datapath).collect(),
+        port_bindings: view.bindings.iter().map(port_binding).collect(),
+        multicast_groups: view
+            .groups
+            .iter()
+            .map(|(key, group)| multicast_group(*key, &group.name, (&group.ports, &none)))
+            .collect(),
+        chassis: view.chassis.iter().map(chassis).collect(),
+        logical_flows: view.flows.iter().map(logical_flow).collect(),
+        removed: None,
+        set_changes: view.sets.iter().map(|(name, members)| set_change(name, (members, &none))).collect(),
+        takes_claim_changes: true,
+    }
 }
 
 /// A change of the view.
-pub fn delta(revision: Revision, delta: SouthboundDelta) -> pb::SyncResponse {
-    let removed = delta.removed;
+pub fn delta(revision: Revision, delta: &SouthboundDelta) -> pb::SyncResponse {
+    let removed = &delta.removed;
+    let group_key = |(datapath, key): &(DatapathKey, PortKey)| pb::MulticastGroupKey {
+        datapath: datapath.get(),
+        key: u32::from(key.get()),
+    };
+    let group = |(key, change): (&(DatapathKey, PortKey), &GroupChange)| {
+        multicast_group(*key, &change.name, (&change.added, &change.removed))
+    };
+    let set = |(name, change): (&String, &SetChange)| set_change(name, (&change.added, &change.removed));
     pb::SyncResponse {
         revision: revision.get(),
         full: false,
-        datapaths: delta.datapaths.into_iter().map(datapath).collect(),
-        port_bindings: delta.bindings.into_iter().map(port_binding).collect(),
-        multicast_groups: delta.groups.into_iter().map(multicast_group).collect(),
-        chassis: delta.chassis.into_iter().map(chassis).collect(),
-        logical_flows: delta.flows.into_iter().map(logical_flow).collect(),
+        datapaths: delta.datapaths.iter().map(datapath).collect(),
+        port_bindings: delta.bindings.iter().map(port_binding).collect(),
+        multicast_groups: delta.groups.iter().map(group).collect(),
+        chassis: delta.chassis.iter().map(chassis).collect(),
+        logical_flows: delta.flows.iter().map(logical_flow).collect(),
         removed: Some(pb::Removed {
-            datapaths: removed.datapaths.into_iter().map(DatapathKey::get).collect(),
-            port_bindings: removed.bindings.into_iter().collect(),
-            multicast_groups: removed
-                .groups
-                .into_iter()
-                .map(|(datapath, key)| pb::MulticastGroupKey {
-                    datapath: datapath.get(),
-                    key: u32::from(key.get()),
-                })
-                .collect(),
-            chassis: removed.chassis.into_iter().collect(),
-            logical_flows: removed.flows.into_iter().collect(),
-            sets: removed.sets.into_iter().collect(),
+            datapaths: removed.datapaths.iter().map(|key| key.get()).collect(),
+            port_bindings: removed.bindings.iter().cloned().collect(),
+            multicast_groups: removed.groups.iter().map(group_key).collect(),
+            chassis: removed.chassis.iter().cloned().collect(),
+            logical_flows: removed.flows.iter().copied().collect(),
+            sets: removed.sets.iter().cloned().collect(),
         }),
-        set_changes: delta.sets.into_iter().map(set_change).collect(),
+        set_changes: delta.sets.iter().map(set).collect(),
         takes_claim_changes: false,
     }
 }
 
-fn datapath((key, datapath): (DatapathKey, Datapath)) -> pb::Datapath {
+fn datapath((key, datapath): (&DatapathKey, &Datapath)) -> pb::Datapath {
+    let datapath = datapath.clone();
     pb::Datapath {
         key: key.get(),
         name: datapath.name,
@@ -87,14 +104,20 @@ fn limit((service, rate): (Service, Rate)) -> pb::Limit {
     pb::Limit { class: service.class().to_owned(), rate: rate.pps, burst: rate.burst }
 }
 
-fn set_change((name, change): (String, SetChange)) -> pb::SetChange {
-    let SetChange { added, removed } = change;
-    pb::SetChange { name, added: added.into_iter().collect(), removed: removed.into_iter().collect() }
+type Members = BTreeSet<String>;
+
+fn set_change(name: &str, (added, removed): (&Members, &Members)) -> pb::SetChange {
+    pb::SetChange {
+        name: name.to_owned(),
+        added: added.iter().cloned().collect(),
+        removed: removed.iter().cloned().collect(),
+    }
 }
 
-fn port_binding((name, binding): (String, PortBinding)) -> pb::PortBinding {
+fn port_binding((name, binding): (&String, &PortBinding)) -> pb::PortBinding {
+    let binding = binding.clone();
     pb::PortBinding {
-        name,
+        name: name.clone(),
         datapath: binding.datapath.get(),
         key: u32::from(binding.key.get()),
         peer: binding.peer.unwrap_or_default(),
@@ -174,25 +197,28 @@ fn wire(wire: Wire) -> Option<pb::port_binding::Wire> {
     })
 }
 
-fn multicast_group(((datapath, key), group): ((DatapathKey, PortKey), GroupChange)) -> pb::MulticastGroup {
+fn multicast_group(
+    (datapath, key): (DatapathKey, PortKey),
+    name: &str,
+    (added, removed): (&Members, &Members),
+) -> pb::MulticastGroup {
     pb::MulticastGroup {
         datapath: datapath.get(),
         key: u32::from(key.get()),
-        name: group.name,
-        ports: group.added.into_iter().collect(),
-        removed_ports: group.removed.into_iter().collect(),
+        name: name.to_owned(),
+        ports: added.iter().cloned().collect(),
+        removed_ports: removed.iter().cloned().collect(),
     }
 }
 
-fn chassis((name, record): (String, ChassisRecord)) -> pb::Chassis {
+fn chassis((name, record): (&String, &ChassisRecord)) -> pb::Chassis {
     let encap_types = record.encap_types.iter().map(|kind| kind.name().to_owned()).collect();
-    pb::Chassis { name, encap_ip: record.encap_ip.to_string(), encap_types }
+    pb::Chassis { name: name.clone(), encap_ip: record.encap_ip.to_string(), encap_types }
 }
 
-fn logical_flow((id, flow): (u64, Arc<LogicalFlow>)) -> pb::LogicalFlow {
-    let flow = Arc::unwrap_or_clone(flow);
+fn logical_flow((id, flow): (&u64, &Arc<LogicalFlow>)) -> pb::LogicalFlow {
     pb::LogicalFlow {
-        id,
+        id: *id,
         datapath: flow.datapath.get(),
         egress: match flow.pipeline {
             Pipeline::Ingress => false,
@@ -201,8 +227,8 @@ fn logical_flow((id, flow): (u64, Arc<LogicalFlow>)) -> pb::LogicalFlow {
         stage: u32::from(flow.stage),
         stage_name: flow.stage_name.to_string(),
         priority: u32::from(flow.priority.get()),
-        r#match: flow.matching,
-        actions: flow.actions,
+        r#match: flow.matching.clone(),
+        actions: flow.actions.clone(),
         object: flow.object.to_string(),
         why: flow.why.to_string(),
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -22,7 +22,7 @@ pub(super) enum News {
     /// It needs the whole view.
     Whole,
     /// Changes up to a revision, which may be none.
-    Changes(Revision, Box<SouthboundDelta>),
+    Changes(Revision, Arc<SouthboundDelta>),
 }
 
 /// Why a session is over.
@@ -85,7 +85,7 @@ struct Live {
     /// Revision of the newest view.
     view: watch::Sender<Option<Revision>>,
     /// What the session has not sent yet; `None`: it has to begin with the whole view.
-    pending: Option<SouthboundDelta>,
+    pending: Option<Arc<SouthboundDelta>>,
 }
 
 #[derive(Debug)]
@@ -211,14 +211,19 @@ impl Registry {
     }
 
     /// Has a chassis told of a change of its view; without the change, of the whole.
-    pub(crate) fn publish(&self, chassis: &str, revision: Revision, delta: Option<SouthboundDelta>) {
+    pub(crate) fn publish(&self, chassis: &str, revision: Revision, delta: Option<Arc<SouthboundDelta>>) {
         let mut inner = self.inner();
         let live = inner.live(chassis);
         if delta.is_none() {
             live.pending = None;
         }
         if let Some((pending, delta)) = live.pending.as_mut().zip(delta) {
-            pending.merge(delta);
+            // Nearly always there is nothing that waits, and others have the same.
+            if pending.is_empty() {
+                *pending = delta;
+            } else {
+                Arc::make_mut(pending).merge(Arc::unwrap_or_clone(delta));
+            }
             let n_flows = pending.flows.len() + pending.removed.flows.len();
             if live.session.is_none() || n_flows > MAX_PENDING {
                 live.pending = None;
@@ -234,7 +239,7 @@ impl Registry {
         let Some(revision) = *live.view.borrow() else { return Ok(None) };
         Ok(Some(match &mut live.pending {
             None => News::Whole,
-            Some(pending) => News::Changes(revision, Box::new(std::mem::take(pending))),
+            Some(pending) => News::Changes(revision, std::mem::take(pending)),
         }))
     }
 
@@ -242,7 +247,7 @@ impl Registry {
     /// holds the network, so that nothing is published meanwhile.
     pub(super) fn begin(&self, chassis: &str, session: SessionId) -> Result<(), Superseded> {
         let mut inner = self.inner();
-        inner.current(chassis, session)?.pending = Some(SouthboundDelta::default());
+        inner.current(chassis, session)?.pending = Some(Arc::default());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{gateway, links::Links};
+use super::{gateway, links::Links, traits::Notable};
 use crate::{
     key::{PortKey, hash32},
     model::{Access, LogicalRouter, LogicalSwitch, Northbound, SwitchPort, SwitchPortKind},
@@ -50,10 +50,11 @@ pub(super) fn listening(
     nb: &Northbound,
     links: &Links,
     (id, switch): (&str, &LogicalSwitch),
+    notable: &Notable<'_>,
 ) -> Option<Listening> {
     switch.options.snooping.as_ref()?;
     let mut listening = Listening::default();
-    for (port_id, port) in switch.ports.iter().filter(|(_, port)| hears(port)) {
+    for (port_id, port) in notable.iter().filter(|(_, port)| hears(port)) {
         let relays = || {
             let side = links.router_side(nb, id, port_id).filter(|side| side.is_enabled());
             side.is_some_and(|side| side.relays())
@@ -62,20 +63,20 @@ pub(super) fn listening(
         let is_outside = matches!(port.kind, SwitchPortKind::Network { .. } | SwitchPortKind::Switch { .. });
         let is_router = port.hears.iter().any(IpAddr::is_unspecified);
         if port.options.hears_all || is_outside || is_router || relays() {
-            listening.hear_all.insert(port_id.clone());
+            listening.hear_all.insert((*port_id).clone());
         }
         if port.options.hears_reports || is_outside || is_router {
-            listening.hear_reports.insert(port_id.clone());
+            listening.hear_reports.insert((*port_id).clone());
         }
     }
     Some(listening)
 }
 
 /// The groups that somebody on a switch wants to hear.
-pub(super) fn of_switch(switch: &LogicalSwitch) -> BTreeMap<IpAddr, Hearers> {
+pub(super) fn of_switch(switch: &LogicalSwitch, notable: &Notable<'_>) -> BTreeMap<IpAddr, Hearers> {
     let mut groups: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
     if switch.options.snooping.is_some() {
-        for (id, ip) in heard_on(switch) {
+        for (id, ip) in heard_by(notable.iter().copied()) {
             groups.entry(ip).or_default().insert(id.to_owned());
         }
     }
@@ -123,7 +124,13 @@ fn hears(port: &SwitchPort) -> bool {
 }
 
 fn heard_on(switch: &LogicalSwitch) -> impl Iterator<Item = (&str, IpAddr)> {
-    let ports = switch.ports.iter().filter(|(_, port)| hears(port));
+    heard_by(switch.ports.iter())
+}
+
+fn heard_by<'a>(
+    ports: impl Iterator<Item = (&'a String, &'a SwitchPort)>,
+) -> impl Iterator<Item = (&'a str, IpAddr)> {
+    let ports = ports.filter(|(_, port)| hears(port));
     let heard = ports.flat_map(|(id, port)| port.hears.iter().map(move |ip| (id.as_str(), *ip)));
     heard.filter(|(_, ip)| ip.is_multicast())
 }

@@ -21,7 +21,7 @@ use crate::{
     model::{
         Acl, AclAction, AclDirection, DefaultPolicy, DhcpOptions, Gateway, IpNetwork, Limits, LogicalRouter,
         LogicalSwitch, NatKind, Northbound, PolicyAction, RouteMatch, RouterOptions, StaticRoute,
-        SwitchOptions, SwitchPortKind,
+        SwitchOptions, SwitchPort, SwitchPortKind,
     },
 };
 
@@ -90,10 +90,42 @@ pub(crate) struct SwitchState {
     pub(crate) balancers: Used,
     /// Groups that somebody wants to hear.
     pub(crate) groups: BTreeMap<IpAddr, Hearers>,
+    /// Ids of the ports that have a say in all this.
+    notable: BTreeSet<String>,
 }
+
+/// Ports that have a say in what the whole switch does, with their ids.
+pub(super) type Notable<'a> = [(&'a String, &'a SwitchPort)];
 
 impl SwitchState {
     pub(crate) fn of(nb: &Northbound, links: &Links, id: &str, switch: &LogicalSwitch) -> Self {
+        let notable = switch.ports.iter().filter(|(_, port)| port.is_notable());
+        Self::with(nb, links, (id, switch), notable.map(|(id, _)| id.clone()).collect())
+    }
+
+    /// The state, where of all ports only some have changed.
+    ///
+    /// # Cost
+    /// That of looking once at the ACLs and at the ports that have a say.
+    pub(crate) fn after(
+        &self,
+        nb: &Northbound,
+        links: &Links,
+        (id, switch): (&str, &LogicalSwitch),
+        ports: &BTreeSet<String>,
+    ) -> Self {
+        let mut notable = self.notable.clone();
+        note(&mut notable, switch, ports);
+        Self::with(nb, links, (id, switch), notable)
+    }
+
+    fn with(
+        nb: &Northbound,
+        links: &Links,
+        (id, switch): (&str, &LogicalSwitch),
+        notable: BTreeSet<String>,
+    ) -> Self {
+        let ports = of_notable(switch, &notable);
         let sides = links.of_switch(id).filter_map(|(port, ..)| links.router_side(nb, id, port));
         // A router that is on one chassis translates by itself, and so does a gateway.
         let lends = |side: &RouterSide<'_>| {
@@ -126,33 +158,37 @@ impl SwitchState {
             is_stateful: is_stateful(is_related, &acls, has_balancers),
             last_tiers,
             has_balancers,
-            takes_unknown: takes_unknown(switch),
-            has_stations: has_stations(switch),
+            takes_unknown: takes_unknown(&ports),
+            has_stations: has_stations(&ports),
             options: switch.options.clone(),
-            networks: networks(switch),
-            has_network: has_network(switch),
+            networks: networks(&ports),
+            has_network: has_network(&ports),
             dhcp: switch.services.dhcp.clone().map(|id| dhcp(nb, id.as_ref())),
             names: switch.services.names.clone(),
             limits: limits(nb, switch.services.limits.as_ref()),
-            listening: multicast::listening(nb, links, (id, switch)),
+            listening: multicast::listening(nb, links, (id, switch), &ports),
         };
-        Self { traits, acls, is_related, balancers, groups: multicast::of_switch(switch) }
+        let groups = multicast::of_switch(switch, &ports);
+        Self { traits, acls, is_related, balancers, groups, notable }
     }
 
-    /// Follows a change of nothing but ports of workloads. True: the traits are other ones.
+    /// Follows a change of nothing but some ports of workloads. True: the traits are other ones.
     pub(crate) fn follow_ports(
         &mut self,
         nb: &Northbound,
         links: &Links,
         (id, switch): (&str, &LogicalSwitch),
+        ports: &BTreeSet<String>,
     ) -> bool {
-        self.groups = multicast::of_switch(switch);
+        note(&mut self.notable, switch, ports);
+        let ports = of_notable(switch, &self.notable);
+        self.groups = multicast::of_switch(switch, &ports);
         let traits = &mut self.traits;
-        replace(&mut traits.takes_unknown, takes_unknown(switch))
-            | replace(&mut traits.has_stations, has_stations(switch))
-            | replace(&mut traits.networks, networks(switch))
-            | replace(&mut traits.has_network, has_network(switch))
-            | replace(&mut traits.listening, multicast::listening(nb, links, (id, switch)))
+        replace(&mut traits.takes_unknown, takes_unknown(&ports))
+            | replace(&mut traits.has_stations, has_stations(&ports))
+            | replace(&mut traits.networks, networks(&ports))
+            | replace(&mut traits.has_network, has_network(&ports))
+            | replace(&mut traits.listening, multicast::listening(nb, links, (id, switch), &ports))
     }
 
     /// Follows a change of nothing but load balancers, and which of them are in groups.
@@ -185,22 +221,40 @@ fn limits(nb: &Northbound, id: Option<&String>) -> Limits {
     id.and_then(|id| nb.limits.get(id)).cloned().unwrap_or_default()
 }
 
-fn takes_unknown(switch: &LogicalSwitch) -> bool {
-    switch.ports.values().any(|port| port.enabled && port.kind.takes_unknown())
+/// Brings the ids of ports that have a say up to date, where some ports have changed.
+fn note(notable: &mut BTreeSet<String>, switch: &LogicalSwitch, ports: &BTreeSet<String>) {
+    for id in ports {
+        if switch.ports.get(id).is_some_and(SwitchPort::is_notable) {
+            notable.insert(id.clone());
+        } else {
+            notable.remove(id);
+        }
+    }
 }
 
-fn has_stations(switch: &LogicalSwitch) -> bool {
-    switch.ports.values().any(|port| port.enabled && port.has_stations())
+fn of_notable<'a>(
+    switch: &'a LogicalSwitch,
+    notable: &BTreeSet<String>,
+) -> Vec<(&'a String, &'a SwitchPort)> {
+    notable.iter().filter_map(|id| switch.ports.get_key_value(id)).collect()
 }
 
-fn networks(switch: &LogicalSwitch) -> Vec<String> {
-    let ports = switch.ports.iter().filter(|(_, port)| port.enabled && port.kind.is_everywhere());
-    ports.map(|(id, _)| id.clone()).collect()
+fn takes_unknown(ports: &Notable<'_>) -> bool {
+    ports.iter().any(|(_, port)| port.enabled && port.kind.takes_unknown())
 }
 
-fn has_network(switch: &LogicalSwitch) -> bool {
+fn has_stations(ports: &Notable<'_>) -> bool {
+    ports.iter().any(|(_, port)| port.enabled && port.has_stations())
+}
+
+fn networks(ports: &Notable<'_>) -> Vec<String> {
+    let ports = ports.iter().filter(|(_, port)| port.enabled && port.kind.is_everywhere());
+    ports.map(|(id, _)| (*id).clone()).collect()
+}
+
+fn has_network(ports: &Notable<'_>) -> bool {
     let leads_out = |kind: &SwitchPortKind| matches!(kind, SwitchPortKind::Network { .. });
-    switch.ports.values().any(|port| port.enabled && leads_out(&port.kind))
+    ports.iter().any(|(_, port)| port.enabled && leads_out(&port.kind))
 }
 
 fn place(acl: &Acl) -> AclPlace {

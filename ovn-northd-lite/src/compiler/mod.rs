@@ -87,8 +87,9 @@ impl Compiler {
     /// Compiles what changed and tells what is different now.
     ///
     /// # Cost
-    /// That of compiling the units that can see what is dirty, and of looking once at the
-    /// ports or ACLs of a switch that has a dirty one.
+    /// That of compiling the units that can see what is dirty, and of looking once at the ACLs
+    /// of a switch that has a dirty one, and at those of its ports that have a say in what the
+    /// whole switch does.
     pub fn update(
         &mut self,
         nb: &Northbound,

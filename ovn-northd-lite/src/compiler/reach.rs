@@ -34,7 +34,8 @@ pub(super) struct SwitchReach {
     pub(super) all: bool,
     /// More than ports and load balancers: its state is to be made anew.
     rechecks: bool,
-    has_ports: bool,
+    /// Ports that have changed.
+    ports: BTreeSet<String>,
     acls: BTreeSet<AclName>,
     balancers: BTreeSet<String>,
     pub(super) items: BTreeSet<Item>,
@@ -94,7 +95,7 @@ impl Reach {
             let port = nb.switches.get(id).and_then(|switch| switch.ports.get(port_id));
             relinked.extend(compiler.links.set_port(id, port_id, port));
             self.switch_port(compiler, id, port_id);
-            self.switch(id).has_ports = true;
+            self.switch(id).ports.insert(port_id.clone());
         }
         for id in dirty.switches.iter().chain(&dirty.switch_settings) {
             let switch = nb.switches.get(id);
@@ -206,6 +207,9 @@ impl Reach {
     }
 
     fn mark_balancers(&mut self, compiler: &mut Compiler, nb: &Northbound, dirty: &Dirty) {
+        if dirty.load_balancers.is_empty() && dirty.balancer_groups.is_empty() {
+            return;
+        }
         let mut routed = compiler.links.routed().clone();
         for id in &dirty.load_balancers {
             for (switch, port) in compiler.links.set_balancer(id, nb.load_balancers.get(id)) {
@@ -382,15 +386,18 @@ impl Reach {
             reach.items.extend(reach.balancers.iter().cloned().map(Item::Balancer));
             match switches.get_mut(id) {
                 Some(state) if !reach.rechecks => {
-                    if reach.has_ports {
+                    if !reach.ports.is_empty() {
                         let before = std::mem::take(&mut state.groups);
-                        reach.all |= state.follow_ports(nb, links, (id, switch));
+                        reach.all |= state.follow_ports(nb, links, (id, switch), &reach.ports);
                         reach.items.extend(changed_groups(&before, &state.groups));
                     }
                     reach.all |= !reach.balancers.is_empty() && state.follow_balancers(nb);
                 }
                 Some(state) => {
-                    let new = SwitchState::of(nb, links, id, switch);
+                    let new = match reach.all {
+                        true => SwitchState::of(nb, links, id, switch),
+                        false => state.after(nb, links, (id, switch), &reach.ports),
+                    };
                     reach.compare(state, &new);
                     let items = items_of(nb, &self.members, (&state.balancers, &new.balancers));
                     reach.items.extend(items);

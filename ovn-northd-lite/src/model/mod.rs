@@ -179,6 +179,13 @@ impl SwitchPort {
         };
         is_able && self.options.learns.unwrap_or(is_usual)
     }
+
+    /// It has a say in what the whole switch does. Of most ports nobody but their neighbours takes notice.
+    pub(crate) fn is_notable(&self) -> bool {
+        let is_workload = matches!(self.kind, SwitchPortKind::Workload { .. });
+        let hears = !self.hears.is_empty() || self.options.hears_all || self.options.hears_reports;
+        !is_workload || hears || self.kind.takes_unknown() || self.has_stations()
+    }
 }
 
 impl SwitchPortKind {

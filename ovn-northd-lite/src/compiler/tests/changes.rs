@@ -798,7 +798,7 @@ fn follow(changes: Vec<Change>) -> Result<(), TestCaseError> {
                 "{} is told what it knows, or is not",
                 id
             );
-            told.get(id).cloned().unwrap_or_default().apply(host);
+            told.get(id).map(|change| (**change).clone()).unwrap_or_default().apply(host);
             prop_assert_eq!(&*host, &wanted, "{} after {:?}", id, change);
             prop_assert_eq!(&views.of(&full, id), &wanted);
         }
