@@ -33,6 +33,10 @@ const HOSTS: u32 = 20;
 /// Changes of each kind.
 const CHANGES: u32 = 1000;
 
+/// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let option = |name: &str| env::args().skip_while(|arg| arg != name).nth(1);
     let number = |name: &str| option(name).and_then(|text| text.parse::<u32>().ok());

@@ -28,6 +28,10 @@ const HOSTS: u32 = 1000;
 /// Resources of a transaction.
 const BATCH: usize = 5000;
 
+/// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let option = |name: &str| env::args().skip_while(|arg| arg != name).nth(1);
     if let Some(path) = option("--open") {

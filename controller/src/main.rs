@@ -14,6 +14,7 @@ use controller::{
     store::{EtcdStore, LogLimits, RedbStore, Store},
 };
 use credentials::{Address, Credentials, Dial};
+use mimalloc::MiMalloc;
 use supervision::{
     http,
     log::{self, Format},
@@ -78,6 +79,11 @@ fn etcd_addresses(text: &str) -> Result<Etcd, String> {
     };
     members.split(',').map(parse).collect::<Result<_, _>>().map(Etcd)
 }
+
+/// A change is many small allocations among millions that stay; with the C library's, half of a change's time
+/// went into finding room.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
