@@ -168,6 +168,9 @@ impl Dataplane {
         }
         if is_first && !was_waiting {
             self.fabric.populate_soon();
+        }
+        // Of a process that goes on where another one was, the tables are soon in use again.
+        if is_first && !was_waiting && self.beginning.keeper.is_some() {
             let unbacked = self.fabric.seats().iter().filter_map(|seat| seat.ask(Worker::unbacked));
             unbacked.for_each(Unbacked::populate_soon);
         }
